@@ -1,0 +1,110 @@
+# Every task of the collection. `make` alone prints the help.
+#
+#   PROFILE  smoke | default | full | paper: the budget of every notebook
+#   SHEET    all | nice | inn | diary | ae: the notebooks of one exercise sheet
+#   HANDIN   the zip's name without its ending
+#   PYTHON   the Python (3.11–3.13) that the environment is made from
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+PROFILE ?= default
+SHEET   ?= all
+HANDIN  ?= handin-$(SHEET)
+PYTHON  ?= python3
+
+SHEET_nice  := 01 02
+SHEET_inn   := 03 04 05 06 07 08
+SHEET_diary := 09
+SHEET_ae    := 10
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+ifneq ($(SHEET),all)
+  ifndef SHEET_$(SHEET)
+    $(error SHEET must be all, nice, inn, diary or ae, got '$(SHEET)')
+  endif
+  NOTEBOOKS := $(foreach number,$(SHEET_$(SHEET)),$(filter notebooks/$(number)_%,$(NOTEBOOKS)))
+endif
+NAMES := $(NOTEBOOKS:notebooks/%.ipynb=%)
+
+RUN   := build/$(PROFILE)
+PAGES := $(NAMES:%=$(RUN)/%.html)
+ZIP   := build/$(HANDIN).zip
+ENV   := .venv/installed
+DEV   := .venv/installed-dev
+PY    := .venv/bin/python
+
+# Notebooks run with the environment's own kernel and leave the user's home alone, whatever kernels it holds.
+ISOLATED = JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= JUPYTER_DATA_DIR="$(CURDIR)/build/home/jupyter" \
+  JUPYTER_CONFIG_DIR="$(CURDIR)/build/home/jupyter" JUPYTER_RUNTIME_DIR="$(CURDIR)/build/home/runtime" \
+  IPYTHONDIR="$(CURDIR)/build/home/ipython" KERAS_HOME="$(CURDIR)/build/home/keras" \
+  MPLCONFIGDIR="$(CURDIR)/build/home/matplotlib" PYTHONDONTWRITEBYTECODE=1
+
+.PHONY: help setup lab smoke export-html submission test lint bench results clean FORCE
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@echo "  with PROFILE=smoke|default|full|paper, SHEET=all|nice|inn|diary|ae, HANDIN=name of the zip"
+
+setup: $(ENV) ## create the environment in .venv
+
+lab: $(ENV) ## open JupyterLab
+	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab notebooks
+
+smoke: ## run every notebook in its smallest profile
+	@$(MAKE) --no-print-directory PROFILE=smoke executed
+
+export-html: $(ZIP) ## run the notebooks, export them as HTML, zip the hand-in
+	@echo "$(words $(PAGES)) pages in $(RUN), hand in $(ZIP)"
+
+submission: export-html ## the same, for those who look for this word
+
+test: $(DEV) lint smoke ## lint, every notebook in smoke, unit tests
+	$(ISOLATED) $(PY) -m pytest
+
+lint: $(DEV) ## check style and format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+bench: $(ENV) ## compare training speed with keras.Model.fit
+	$(PY) bench/training.py
+
+results: $(ENV) ## gather build/results into results/results.json and the README's table
+	$(PY) results/collect.py
+
+clean: ## remove build/ and the environment
+	rm -rf build .venv
+
+# ---- What the tasks are made of --------------------------------------------------------------------------------
+
+$(ENV): requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.11 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet -r requirements.txt -c constraints.txt
+	touch $@
+
+$(DEV): $(ENV) requirements-dev.txt
+	$(PY) -m pip install --quiet -r requirements-dev.txt -c constraints.txt
+	touch $@
+
+.PHONY: executed
+executed: $(NAMES:%=$(RUN)/%.ipynb)
+
+# Each step writes to a name of its own and moves the whole file into place.
+$(RUN)/%.ipynb: notebooks/%.ipynb nice_helpers.py | $(ENV)
+	@rm -f $(ZIP) && mkdir -p $(RUN) build/home
+	@position=$$(printf '%s\n' $(NAMES) | grep -nx '$*' | cut -d: -f1); echo "[$$position/$(words $(NAMES))] $*"
+	@$(ISOLATED) $(PY) export/run_notebook.py $< $@ --profile $(PROFILE)
+
+$(RUN)/%.html: $(RUN)/%.ipynb
+	@$(ISOLATED) $(PY) -m nbconvert --log-level WARN --to html $< --output-dir $(RUN)/pages
+	@mv $(RUN)/pages/$*.html $@
+
+$(RUN)/$(HANDIN).selection: FORCE
+	@mkdir -p $(@D) && echo '$(NAMES)' | cmp -s - $@ || echo '$(NAMES)' > $@
+
+$(ZIP): $(PAGES) $(RUN)/$(HANDIN).selection
+	@$(PY) export/make_zip.py $@ $(PAGES) $(NAMES:%=$(RUN)/%.ipynb) nice_helpers.py

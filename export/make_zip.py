@@ -1,0 +1,21 @@
+"""Zip files by their bare names: `python make_zip.py ARCHIVE FILE…`. The same files give the same bytes."""
+
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+
+def make_zip(archive, files):
+    """Write `archive` from `files`, in order of name and with a fixed date; whole or not at all."""
+    temporary = Path(f"{archive}.part")
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for file in sorted(map(Path, files), key=lambda f: f.name):
+            member = zipfile.ZipInfo(file.name, date_time=(2000, 1, 1, 0, 0, 0))
+            member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            zipped.writestr(member, file.read_bytes())
+    os.replace(temporary, archive)
+
+
+if __name__ == "__main__":
+    make_zip(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,1136 @@
+"""Normalizing flows for the course notebooks: data, layers, training, checks and plots.
+
+Conventions, the same in all notebooks: `forward` maps data x to code (latent) z, `backward` maps code to
+data. Every log-determinant is log|det dz/dx|, that of `forward`. Likelihoods are natural logarithms (nats)
+of the density in data space. N counts samples, D dimensions, C the columns of a condition; arrays are
+(N, D) and float32.
+
+Sections: Data · Priors and true densities · Layers · Flows · Training · Checks and evaluation · Figures and
+results.
+
+Sources:
+    NICE     Dinh, Krueger, Bengio: NICE: Non-linear Independent Components Estimation, 2014, arXiv:1410.8516
+    RealNVP  Dinh, Sohl-Dickstein, Bengio: Density Estimation using Real NVP, 2016, arXiv:1605.08803
+    INN      Ardizzone et al.: Analyzing Inverse Problems with Invertible Neural Networks, 2018, arXiv:1808.04730
+    cINN     Ardizzone et al.: Guided Image Generation with Conditional INNs, 2019, arXiv:1907.02392
+    Glow     Kingma, Dhariwal: Glow: Generative Flow with Invertible 1x1 Convolutions, 2018, arXiv:1807.03039
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import platform
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+_STARTED = time.perf_counter()
+
+
+@contextlib.contextmanager
+def _quiet_start():
+    """Hold back what TensorFlow's C++ code writes to file descriptor 2; show it after all if the start fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # information and warnings off, errors stay on
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        original = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(original, held.read())
+            raise
+        finally:
+            os.dup2(original, 2)
+            os.close(original)
+
+
+with _quiet_start():
+    import keras
+    import numpy as np
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+
+    tf.config.list_physical_devices()  # the search for a GPU is noisy too: let it happen here
+tf.get_logger().setLevel("ERROR")  # its warnings of retracing count every new flow as a retrace
+
+tfd = tfp.distributions
+HERE = Path(__file__).resolve().parent
+
+
+# ---- Data ------------------------------------------------------------------------------------------------------
+
+DOWNLOAD_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"  # where Keras fetches both sets
+DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte before a download counts as failed
+
+_IDX_FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+# SHA-256 of these four arrays' bytes, one after the other: any faithful copy is accepted, whatever file it is in.
+_SHA256 = {
+    "mnist": "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16",
+    "fashion_mnist": "ca3ab2a37f845e1b8ae23cab1b51749a3011ba3bf1d9016176d75cbaabac376f",
+    "mnist_subset": "df588dd70e7cec6f8fa2e20bd47d0d64ac1b6a3760324b1018cc6adae0ece9f2",
+    "fashion_mnist_subset": "93a499c8d0880ac610dd693b8a86f79b3f9083880d9de78b1fe771dcc89b8ed3",
+}
+
+
+class Images(NamedTuple):
+    """Images as rows of pixels: x (N, size²) and labels y (N,), both uint8; `source` says which data these are."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    source: str
+
+
+def load_images(name, size=28):
+    """Load MNIST or Fashion-MNIST, the full set where it can be had, else the bundled subset of 5,000 images.
+
+    Looks for `<name>.npz` in the folder $NICE_DATA, then in data/; then downloads it into data/. Every array is
+    checked by its SHA-256. Prints one line that says what was loaded.
+
+    Args:
+        name: "mnist" or "fashion_mnist".
+        size: 28, or 8 for images scaled to 10×10 with a Lanczos filter and cropped by one pixel at each border.
+
+    Returns:
+        Images, with x_train and x_test of shape (N, size²) and `source` "full" or "bundled subset".
+
+    Raises:
+        ValueError: for an unknown name or size, or a damaged file.
+        OSError: where neither the full data nor the subset can be had.
+    """
+    if name not in ("mnist", "fashion_mnist"):
+        raise ValueError(f'name must be "mnist" or "fashion_mnist", got {name!r}')
+    if size not in (28, 8):
+        raise ValueError(f"size must be 28 or 8, got {size!r}")
+    source, remark = "full", ""
+    folders = [os.environ["NICE_DATA"]] if os.environ.get("NICE_DATA") else []
+    for path in (Path(folder) / f"{name}.npz" for folder in (*folders, HERE / "data")):
+        if path.exists():
+            arrays = _read_images(path, name)
+            break
+    else:
+        try:
+            arrays = _download_images(name)
+        except Exception as error:  # Keras wraps what urllib raises in a bare Exception
+            subset = HERE / "data" / f"{name}_subset.npz"
+            reason = " ".join(str(error).split())
+            if not subset.exists():
+                raise OSError(
+                    f"{name} could not be downloaded ({reason}) and {subset.name} is not in {subset.parent}. "
+                    f"Copy {name}.npz there, or set NICE_DATA to the folder that has it."
+                ) from error
+            arrays, source = _read_images(subset, f"{name}_subset"), "bundled subset"
+            remark = f" (the full set could not be had: {reason})"
+    print(f"{name}: {source}, {len(arrays[0]):,} training and {len(arrays[2]):,} test images{remark}")
+    x_train, y_train, x_test, y_test = arrays
+    if size == 8:
+        x_train, x_test = _to_8x8(x_train), _to_8x8(x_test)
+    return Images(x_train.reshape(len(x_train), -1), y_train, x_test.reshape(len(x_test), -1), y_test, source)
+
+
+def _read_images(path, name):
+    """Return the four arrays in an .npz file, checked; never unpickles anything."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = [file[key] for key in _ARRAYS]
+    except Exception as error:  # a damaged zip raises anything from KeyError to zlib.error
+        raise ValueError(f"{path} is damaged ({error}). Delete it and run again.") from error
+    return _checked_images(arrays, name, path)
+
+
+def _checked_images(arrays, name, place):
+    received = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
+    if received != _SHA256[name] or {a.dtype for a in arrays} != {np.dtype(np.uint8)}:
+        raise ValueError(
+            f"{place} is damaged: expected uint8 arrays with SHA-256 {_SHA256[name][:12]}…, "
+            f"got {received[:12]}…. Delete it and run again."
+        )
+    return arrays
+
+
+def _download_images(name):
+    """Download the four arrays, check them, and keep a copy in data/ where that is possible."""
+    former, folder = socket.getdefaulttimeout(), HERE / "data"
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # Keras sets none: a stalled connection would hang for ever
+    try:
+        with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
+            fetch = lambda file: keras.utils.get_file(file, DOWNLOAD_URL + file, cache_dir=scratch)  # noqa: E731
+            if name == "mnist":
+                arrays = _read_images(fetch("mnist.npz"), name)
+            else:
+                raw = [gzip.decompress(Path(fetch(f"{file}-ubyte.gz")).read_bytes()) for file in _IDX_FILES]
+                # An IDX header has 4 bytes and 4 more for each dimension: 16 for images, 8 for labels.
+                images, labels = ([np.frombuffer(r, np.uint8, offset=o) for r in raw] for o in (16, 8))
+                arrays = [images[0].reshape(-1, 28, 28), labels[1], images[2].reshape(-1, 28, 28), labels[3]]
+                _checked_images(arrays, name, "the download")
+    finally:
+        socket.setdefaulttimeout(former)
+    try:
+        folder.mkdir(exist_ok=True)
+        _write_whole(
+            folder / f"{name}.npz", lambda f: np.savez_compressed(f, **dict(zip(_ARRAYS, arrays, strict=True)))
+        )
+    except OSError as error:
+        print(f"{name}: no copy kept in {folder.name}/ ({error.strerror})")
+    return arrays
+
+
+def _write_whole(path, write):
+    """Call write(file) on a temporary file beside `path` and move it into place: the file is whole or not there."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _to_8x8(images):
+    """Scale (N, 28, 28) to (N, 8, 8) as the INN exercise does: Lanczos to 10×10, then crop the border."""
+    from PIL import Image
+
+    small = [np.asarray(Image.fromarray(image).resize((10, 10), Image.Resampling.LANCZOS)) for image in images]
+    return np.stack(small)[:, 1:-1, 1:-1]
+
+
+def dequantize(x, seed):
+    """Map integer pixels 0…255 to the unit interval by uniform noise: (x + u) / 256 with u in [0, 1).
+
+    A density on discrete values is unbounded; with this noise E[log p] bounds the discrete log-likelihood from
+    below (Theis et al. 2016, arXiv:1511.01844, section 3.1).
+
+    Args:
+        x: pixels (N, D).
+        seed: an integer or a pair of integers; the same seed gives the same noise.
+
+    Returns:
+        A float32 tensor (N, D) in [0, 1].
+    """
+    x = tf.cast(x, tf.float32)
+    seed = tf.convert_to_tensor(seed, tf.int32)
+    return (x + tf.random.stateless_uniform(tf.shape(x), tf.stack([seed, 0]) if seed.shape.rank == 0 else seed)) / 256.0
+
+
+def bits_per_dim(nats, dimensions):
+    """Return bits per dimension of 256-level data from the log-density (nats) of the data scaled to [0, 1).
+
+    -log2 p(x)/D, plus the 8 bits by which scaling by 1/256 raised the density (RealNVP, section 4.1).
+    """
+    return 8.0 - np.asarray(nats) / (dimensions * np.log(2.0))
+
+
+def make_parabola(n, *, seed, noise=0.1):
+    """Draw (n, 2) float32 points: x₁ normal, x₂ = x₁² + normal noise of the given standard deviation."""
+    rng = np.random.default_rng(seed)
+    x1 = rng.standard_normal(n)
+    return np.stack([x1, x1**2 + noise * rng.standard_normal(n)], axis=1).astype(np.float32)
+
+
+def make_hexagon(n, *, seed, noise=0.1):
+    """Draw points around the corners of a regular hexagon of radius 1; noise is their standard deviation.
+
+    Returns:
+        x (n, 2) float32 and the corner's number 0…5 as label (n,).
+    """
+    rng = np.random.default_rng(seed)
+    label = rng.integers(6, size=n)
+    x = _hexagon_corners()[label] + noise * rng.standard_normal((n, 2))
+    return x.astype(np.float32), label
+
+
+def _hexagon_corners():
+    angle = np.arange(6) * np.pi / 3
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+# ---- Priors and true densities ---------------------------------------------------------------------------------
+
+
+def gaussian_prior(dimensions):
+    """Return the standard normal distribution over (dimensions,)."""
+    return tfd.Independent(tfd.Normal(tf.zeros(dimensions), 1.0), 1)
+
+
+def logistic_prior(dimensions):
+    """Return the standard logistic distribution over (dimensions,), NICE section 3.4; its variance is π²/3."""
+    return tfd.Independent(tfd.Logistic(tf.zeros(dimensions), 1.0), 1)
+
+
+def toy_distribution(name, label=None, *, noise=0.1):
+    """Return the density that a toy set's points are drawn from, as a TFP distribution over (2,).
+
+    Args:
+        name: "parabola" (make_parabola), "moons" (sklearn's make_moons) or "hexagon" (make_hexagon).
+        label: a label, or several, to get p(x | label): 0 or 1 for the moons, 0…5 for the hexagon's corners.
+        noise: the generator's noise.
+
+    Raises:
+        ValueError: for an unknown name or label.
+    """
+    centres = {"parabola": None, "moons": _moon_nodes(), "hexagon": _hexagon_corners()[:, None]}
+    if name not in centres:
+        raise ValueError(f"name must be one of {sorted(centres)}, got {name!r}")
+    if name == "parabola":
+        if label is not None:
+            raise ValueError(f"the parabola has no labels, got label={label!r}")
+        # A coupling maps independent normal (u, v) to (u, u² + v): the parabola is itself a NICE flow.
+        bend = tfp.bijectors.RealNVP(num_masked=1, shift_and_log_scale_fn=lambda u, *_, **__: (u**2, None))
+        return tfd.TransformedDistribution(tfd.MultivariateNormalDiag([0.0, 0.0], [1.0, noise]), bend)
+    groups = centres[name]
+    chosen = np.arange(len(groups)) if label is None else np.atleast_1d(label)
+    if not np.isin(chosen, np.arange(len(groups))).all():
+        raise ValueError(f"label must lie in 0…{len(groups) - 1} for {name}, got {label!r}")
+    means = groups[chosen].reshape(-1, 2).astype(np.float32)
+    weights = np.tile(_ARC_WEIGHTS, len(chosen)) if name == "moons" else np.ones(len(chosen))
+    return tfd.MixtureSameFamily(
+        tfd.Categorical(probs=(weights / weights.sum()).astype(np.float32)),
+        tfd.MultivariateNormalDiag(means, tf.fill(means.shape, np.float32(noise))),
+    )
+
+
+# The integral along an arc (angle uniform on [0, π]) is a Gauss-Legendre sum: with 128 nodes, whose spacing is a
+# quarter of the default noise, it is exact in float32.
+_ARC_NODES, _ARC_WEIGHTS = np.polynomial.legendre.leggauss(128)
+
+
+def _moon_nodes():
+    """Return nodes (2, 128, 2) along the arcs of sklearn's make_moons, the upper one first."""
+    t = (_ARC_NODES + 1) * np.pi / 2
+    return np.stack([np.stack([np.cos(t), np.sin(t)], 1), np.stack([1 - np.cos(t), 0.5 - np.sin(t)], 1)])
+
+
+# ---- Layers ----------------------------------------------------------------------------------------------------
+
+
+def _matrix(values, columns, name):
+    """Return `values` as a float32 tensor (N, columns), or raise a ValueError that says what is wrong with it."""
+    if not tf.is_tensor(values):
+        values = np.asarray(values)
+        if values.dtype.kind not in "fiu":
+            raise ValueError(f"{name} must be an array of real numbers, got dtype {values.dtype}")
+    if len(values.shape) != 2 or values.shape[1] != columns:
+        raise ValueError(f"{name} must have shape (N, {columns}), got {tuple(values.shape)}")
+    values = tf.cast(values, tf.float32)
+    if hasattr(values, "numpy") and not np.isfinite(values.numpy()).all():  # in a graph there are no values yet
+        bad = int((~np.isfinite(values.numpy())).sum())
+        raise ValueError(f"{name} must be finite in float32, got {bad} NaN or infinite values")
+    return values
+
+
+def _check_size(name, value, least):
+    if int(value) != value or value < least:
+        raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
+
+
+def mlp(input_size, output_size, *, hidden_size, hidden_layers, residual=False, normalization=None, seed=None):
+    """Build a fully connected ReLU network as a Keras model; its linear last layer starts at zero.
+
+    With a last layer of zeros each coupling starts as the identity, so a deep flow starts without blowing up
+    (Glow, section 3.3).
+
+    Args:
+        residual: add the input of each hidden layer after the first to its output.
+        normalization: None, "layer" or "batch": a Keras normalization before each activation.
+        seed: of the initial weights; whatever np.random.default_rng takes.
+    """
+    if normalization not in (None, "layer", "batch"):
+        raise ValueError(f'normalization must be None, "layer" or "batch", got {normalization!r}')
+    normalize = {"layer": keras.layers.LayerNormalization, "batch": keras.layers.BatchNormalization}
+    rng = np.random.default_rng(seed)
+    inputs = h = keras.Input((input_size,))
+    for i in range(hidden_layers):
+        initializer = keras.initializers.HeNormal(seed=int(rng.integers(2**31)))
+        y = keras.layers.Dense(hidden_size, kernel_initializer=initializer)(h)
+        if normalization:
+            y = normalize[normalization]()(y)
+        y = keras.layers.Activation("relu")(y)
+        h = keras.layers.Add()([h, y]) if residual and i > 0 else y
+    return keras.Model(inputs, keras.layers.Dense(output_size, kernel_initializer="zeros")(h))
+
+
+class _Transform(keras.layers.Layer):
+    """An invertible map of (N, input_size); children define forward(x, condition) and backward(z, condition)."""
+
+    def __init__(self, input_size, condition_size=0, **kwargs):
+        super().__init__(**kwargs)
+        _check_size("input_size", input_size, 2)
+        _check_size("condition_size", condition_size, 0)
+        self.input_size, self.condition_size, self.built = int(input_size), int(condition_size), True
+
+    def call(self, x, condition=None):
+        """Return forward's z: what Keras shows in a summary."""
+        return self.forward(x, condition)[0]
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "input_size": self.input_size}
+
+    def _inputs(self, values, condition, name):
+        """Return checked (values, condition), the condition as (N, condition_size) also where that is 0."""
+        values = _matrix(values, self.input_size, name)
+        return values, _check_condition(condition, self.condition_size, values)
+
+
+def _check_condition(condition, size, values):
+    rows = values.shape[0] if values.shape[0] is not None else tf.shape(values)[0]
+    if condition is None:
+        if size:
+            raise ValueError(f"condition must have shape (N, {size}), got None")
+        return tf.zeros((rows, 0))
+    if not size and condition.shape[-1] != 0:
+        raise ValueError(f"condition must be None, as condition_size is 0, got shape {tuple(condition.shape)}")
+    condition = _matrix(condition, size, "condition")
+    if None not in (condition.shape[0], values.shape[0]) and condition.shape[0] != values.shape[0]:
+        raise ValueError(f"condition must have one row for each of {values.shape[0]} samples, got {condition.shape[0]}")
+    return condition
+
+
+class _Coupling(_Transform):
+    """Split the columns, keep one part, and change the other by what `network` makes of the kept one.
+
+    Args:
+        input_size: D ≥ 2; the first part of a split has ceil(D/2) columns, the second floor(D/2).
+        network: Keras model from (N, kept columns + condition_size) to (N, outputs).
+        split: "odd-even" (columns 0, 2, 4 … are the first part; NICE, section 5.1) or "half".
+        swap: keep the second part and change the first.
+        condition_size: columns C of the condition, which the network sees beside the kept part (cINN).
+    """
+
+    outputs_per_column = 1
+
+    def __init__(self, input_size, network, *, split="odd-even", swap=False, condition_size=0, **kwargs):
+        super().__init__(input_size, condition_size, **kwargs)
+        if split not in ("odd-even", "half"):
+            raise ValueError(f'split must be "odd-even" or "half", got {split!r}')
+        self.network, self.split, self.swap = network, split, bool(swap)
+        kept, changed = coupling_sizes(input_size, swap=swap)
+        expected = (kept + condition_size, self.outputs_per_column * changed)
+        received = (network.input_shape[-1], network.output_shape[-1])
+        if received != expected:
+            raise ValueError(
+                f"network must map {expected[0]} columns to {expected[1]}, got {received[0]} to {received[1]}"
+            )
+
+    def get_config(self):
+        network = keras.saving.serialize_keras_object(self.network)
+        own = {"network": network, "split": self.split, "swap": self.swap, "condition_size": self.condition_size}
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "network": keras.saving.deserialize_keras_object(config["network"])})
+
+    def _divide(self, x):
+        """Return the kept and the changed part of x."""
+        half = (self.input_size + 1) // 2
+        first, second = (x[:, :half], x[:, half:]) if self.split == "half" else (x[:, 0::2], x[:, 1::2])
+        return (second, first) if self.swap else (first, second)
+
+    def _join(self, kept, changed):
+        """Undo _divide."""
+        first, second = (changed, kept) if self.swap else (kept, changed)
+        if self.split == "half":
+            return tf.concat([first, second], 1)
+        pairs = self.input_size // 2
+        zipped = tf.reshape(tf.stack([first[:, :pairs], second], 2), (-1, 2 * pairs))
+        return tf.concat([zipped, first[:, pairs:]], 1)  # an odd D leaves one column over
+
+    def _network(self, kept, condition, training):
+        return self.network(tf.concat([kept, condition], 1), training=training)
+
+
+def coupling_sizes(input_size, *, swap=False):
+    """Return (kept, changed): how many columns a coupling of this size keeps and changes."""
+    sizes = ((input_size + 1) // 2, input_size // 2)
+    return sizes[::-1] if swap else sizes
+
+
+@keras.saving.register_keras_serializable("nice_helpers")
+class AdditiveCoupling(_Coupling):
+    """Add a function of the kept part to the other: volume-preserving (NICE, section 3.2)."""
+
+    def forward(self, x, condition=None, training=False):
+        """Map data x (N, D) to code z (N, D); also log|det dz/dx| (N,) in nats, here zero."""
+        x, condition = self._inputs(x, condition, "x")
+        kept, changed = self._divide(x)
+        z = self._join(kept, changed + self._network(kept, condition, training))
+        return z, tf.zeros_like(z[:, 0])  # the Jacobian is triangular with ones on the diagonal
+
+    def backward(self, z, condition=None):
+        """Map code z (N, D) to data x (N, D)."""
+        z, condition = self._inputs(z, condition, "z")
+        kept, changed = self._divide(z)
+        return self._join(kept, changed - self._network(kept, condition, False))
+
+
+@keras.saving.register_keras_serializable("nice_helpers")
+class AffineCoupling(_Coupling):
+    """Scale the other part by exp(tanh(s)) and shift it by t; network returns [s, t].
+
+    Source: RealNVP, section 3.2, equations 4 and 5; tanh keeps each scale in [1/e, e], without it exp overflows
+    within a few steps.
+    """
+
+    outputs_per_column = 2
+
+    def forward(self, x, condition=None, training=False):
+        """Map data x (N, D) to code z (N, D); also log|det dz/dx| = Σ tanh(s) (N,) in nats (RealNVP, equation 6)."""
+        x, condition = self._inputs(x, condition, "x")
+        kept, changed = self._divide(x)
+        log_scale, shift = self._log_scale_and_shift(kept, condition, training)
+        return self._join(kept, changed * tf.exp(log_scale) + shift), tf.reduce_sum(log_scale, 1)
+
+    def backward(self, z, condition=None):
+        """Map code z (N, D) to data x (N, D)."""
+        z, condition = self._inputs(z, condition, "z")
+        kept, changed = self._divide(z)
+        log_scale, shift = self._log_scale_and_shift(kept, condition, False)
+        return self._join(kept, (changed - shift) * tf.exp(-log_scale))
+
+    def _log_scale_and_shift(self, kept, condition, training):
+        s, shift = tf.split(self._network(kept, condition, training), 2, axis=1)
+        return tf.tanh(s), shift
+
+
+@keras.saving.register_keras_serializable("nice_helpers")
+class OrthogonalMixing(_Transform):
+    """Rotate by a fixed random orthogonal matrix, so that the next coupling sees other columns.
+
+    The matrix is a weight that is not trained: it is saved with the model. Source: INN, where it is a permutation.
+    """
+
+    def __init__(self, input_size, *, seed=None, **kwargs):
+        super().__init__(input_size, **kwargs)
+        initializer = keras.initializers.Orthogonal(seed=seed)
+        self.matrix = self.add_weight(shape=(input_size, input_size), initializer=initializer, trainable=False)
+
+    def forward(self, x, condition=None, training=False):
+        """Map data x (N, D) to code z (N, D); also log|det dz/dx| (N,) in nats, zero for a rotation."""
+        x, _ = self._inputs(x, condition, "x")
+        return x @ self.matrix, tf.zeros_like(x[:, 0])
+
+    def backward(self, z, condition=None):
+        """Map code z (N, D) to data x (N, D)."""
+        z, _ = self._inputs(z, condition, "z")
+        return tf.matmul(z, self.matrix, transpose_b=True)
+
+
+@keras.saving.register_keras_serializable("nice_helpers")
+class DiagonalScaling(_Transform):
+    """Scale each column: z = exp(s) ⊙ (x − m), both trained.
+
+    Source: NICE, section 3.3, with m = 0 there; with m and a start from data it is Glow's ActNorm (section 3.1).
+    """
+
+    def __init__(self, input_size, **kwargs):
+        super().__init__(input_size, **kwargs)
+        self.log_scale = self.add_weight(shape=(input_size,), initializer="zeros", name="log_scale")
+        self.mean = self.add_weight(shape=(input_size,), initializer="zeros", name="mean")
+
+    def forward(self, x, condition=None, training=False):
+        """Map data x (N, D) to code z (N, D); also log|det dz/dx| = Σ s (N,) in nats."""
+        x, _ = self._inputs(x, condition, "x")
+        z = tf.exp(self.log_scale) * (x - self.mean)
+        return z, tf.fill(tf.shape(x)[:1], tf.reduce_sum(self.log_scale))
+
+    def backward(self, z, condition=None):
+        """Map code z (N, D) to data x (N, D)."""
+        z, _ = self._inputs(z, condition, "z")
+        return z * tf.exp(-self.log_scale) + self.mean
+
+    def adapt(self, x, stddev=1.0):
+        """Set s and m so that the columns of x (N, D) get mean 0 and this deviation; constant ones keep s = 0."""
+        x = _matrix(x, self.input_size, "x").numpy().astype(np.float64)
+        mean, spread = x.mean(0), x.std(0)
+        constant = spread <= 1e-6 * np.maximum(1.0, np.abs(mean))
+        self.log_scale.assign(np.where(constant, 0.0, np.log(stddev / np.where(constant, 1.0, spread))))
+        self.mean.assign(mean)
+
+
+@keras.saving.register_keras_serializable("nice_helpers")
+class Logit(_Transform):
+    """Map [0, 1] to the real line: z = logit(α + (1 − 2α) x). Source: RealNVP, section 4.1."""
+
+    def __init__(self, input_size, *, alpha=0.05, **kwargs):
+        super().__init__(input_size, **kwargs)
+        if not 0 < alpha < 0.5:
+            raise ValueError(f"alpha must lie between 0 and 0.5, got {alpha!r}")
+        self.alpha = alpha
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "alpha": self.alpha}
+
+    def forward(self, x, condition=None, training=False):
+        """Map data x (N, D) in [0, 1] to code z (N, D); also log|det dz/dx| (N,) in nats."""
+        x, _ = self._inputs(x, condition, "x")
+        p = self.alpha + (1 - 2 * self.alpha) * x
+        if hasattr(p, "numpy") and not ((p.numpy() > 0) & (p.numpy() < 1)).all():
+            raise ValueError(f"x must lie in [0, 1] for Logit, got [{x.numpy().min():.4g}, {x.numpy().max():.4g}]")
+        log_slope = np.log(1 - 2 * self.alpha) - tf.math.log(p) - tf.math.log1p(-p)
+        return tf.math.log(p) - tf.math.log1p(-p), tf.reduce_sum(log_slope, 1)
+
+    def backward(self, z, condition=None):
+        """Map code z (N, D) to data x (N, D); codes of no image come out up to α/(1 − 2α) beyond [0, 1]."""
+        z, _ = self._inputs(z, condition, "z")
+        return (tf.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)
+
+
+# ---- Flows -----------------------------------------------------------------------------------------------------
+
+PRIORS = {"gaussian": gaussian_prior, "logistic": logistic_prior}
+
+
+@keras.saving.register_keras_serializable("nice_helpers")
+class Flow(keras.Model):
+    """A chain of transforms from data to a code with a known density, by the change of variables (NICE, section 2).
+
+    Args:
+        transforms: the layers, in the order of `forward`.
+        prior: "gaussian" or "logistic", or a TFP distribution over (D,), which can't be saved.
+
+    Methods accept whatever NumPy can turn into real numbers of the right shape, and raise a ValueError that
+    names the expected and the received shape for anything else, NaN and infinities included.
+    """
+
+    def __init__(self, transforms, prior="gaussian", **kwargs):
+        super().__init__(**kwargs)
+        transforms = list(transforms)
+        if not transforms:
+            raise ValueError("transforms must name at least one layer, got none")
+        sizes = [t.input_size for t in transforms]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"transforms must agree in input_size, got {sizes}")
+        conditions = {t.condition_size for t in transforms} - {0}
+        if len(conditions) > 1:
+            raise ValueError(f"transforms must agree in condition_size, got {sorted(conditions)}")
+        if isinstance(prior, str) and prior not in PRIORS:
+            raise ValueError(f"prior must be one of {sorted(PRIORS)} or a TFP distribution, got {prior!r}")
+        self.transforms, self.input_size, self.condition_size = transforms, sizes[0], max(conditions, default=0)
+        self.prior_name = prior if isinstance(prior, str) else None
+        self.prior = PRIORS[prior](self.input_size) if isinstance(prior, str) else prior
+        if tuple(self.prior.event_shape) != (self.input_size,):
+            raise ValueError(f"prior must be over ({self.input_size},), got {tuple(self.prior.event_shape)}")
+        self.built = True
+        data, codes = [tf.TensorSpec((None, size), tf.float32) for size in (self.input_size, self.condition_size)]
+        # One graph each for any number of rows: no retracing when that number changes.
+        self._graphs = {
+            method: tf.function(method, input_signature=[data, codes])
+            for method in (self._forward, self._backward, self._log_prob)
+        }
+
+    def get_config(self):
+        """Return the constructor's arguments; raises a ValueError for a prior that has no name."""
+        if self.prior_name is None:
+            raise ValueError(f"only flows with a prior named {sorted(PRIORS)} can be saved, got {self.prior}")
+        return {
+            "transforms": [keras.saving.serialize_keras_object(t) for t in self.transforms],
+            "prior": self.prior_name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Build the flow that get_config describes."""
+        return cls([keras.saving.deserialize_keras_object(t) for t in config["transforms"]], config["prior"])
+
+    def call(self, x, condition=None):
+        """Return forward's z."""
+        return self.forward(x, condition)[0]
+
+    def forward(self, x, condition=None):
+        """Map data x (N, D) to code z (N, D); also log|det dz/dx| (N,) in nats."""
+        return self._run(self._forward, x, condition, "x")
+
+    def backward(self, z, condition=None):
+        """Map code z (N, D) to data x (N, D)."""
+        return self._run(self._backward, z, condition, "z")
+
+    def log_prob(self, x, condition=None):
+        """Return log p(x | condition) (N,) in nats: log prior(z) + log|det dz/dx|."""
+        return self._run(self._log_prob, x, condition, "x")
+
+    def sample(self, num_samples, conditions=None, *, seed=None):
+        """Draw points: z from the prior, then backward.
+
+        Args:
+            num_samples: how many, for each condition where there are any.
+            conditions: (M, C) for a conditional flow.
+            seed: an integer for the same points again.
+
+        Returns:
+            A tensor (num_samples, D), or (M, num_samples, D).
+        """
+        _check_size("num_samples", num_samples, 0)
+        rows = 1
+        if conditions is not None and self.condition_size:
+            conditions = _matrix(conditions, self.condition_size, "conditions")
+            rows = conditions.shape[0]
+            conditions = tf.repeat(conditions, num_samples, axis=0)
+        seed = np.random.default_rng(seed).integers(2**31 - 1, size=2)
+        z = self.prior.sample(rows * num_samples, seed=tf.constant(seed, tf.int32))
+        x = self._run(self._backward, z, conditions, "z")
+        return tf.reshape(x, (rows, num_samples, -1)) if self.condition_size else x
+
+    def adapt(self, x, condition=None):
+        """Start each DiagonalScaling from data (N, D): its output gets mean 0 and the prior's standard deviation.
+
+        Without it NICE on MNIST spends its first epochs on finding scales that the data tell at once.
+        """
+        h, condition = _matrix(x, self.input_size, "x"), _check_condition(condition, self.condition_size, x)
+        for transform in self.transforms:
+            if hasattr(transform, "adapt"):
+                transform.adapt(h, self.prior.stddev().numpy())
+            h, _ = transform.forward(h, condition if transform.condition_size else None)
+
+    def _run(self, method, values, condition, name):
+        values = _matrix(values, self.input_size, name)
+        condition = _check_condition(condition, self.condition_size, values)
+        return self._graphs[method](values, condition)
+
+    def _forward(self, x, condition, training=False):
+        log_det = tf.zeros_like(x[:, 0])
+        for transform in self.transforms:
+            x, step = transform.forward(x, condition if transform.condition_size else None, training=training)
+            log_det += step
+        return x, log_det
+
+    def _backward(self, z, condition):
+        for transform in reversed(self.transforms):
+            z = transform.backward(z, condition if transform.condition_size else None)
+        return z
+
+    def _log_prob(self, x, condition):
+        z, log_det = self._forward(x, condition)
+        return self.prior.log_prob(z) + log_det
+
+
+def NICE(
+    input_size,
+    hidden_size=1000,
+    hidden_layers=5,
+    couplings=4,
+    prior="logistic",
+    split="odd-even",
+    *,
+    residual=False,
+    normalization=None,
+    seed=None,
+):
+    """Build NICE: additive couplings that keep the two parts in turn, then a diagonal scaling.
+
+    The defaults are those of the paper's MNIST model. Source: NICE, sections 3 and 5.1.
+
+    Args:
+        input_size: D ≥ 2, odd ones too.
+        hidden_size, hidden_layers: of each coupling's ReLU network.
+        couplings: ≥ 3 for every column to be able to depend on every other one.
+        prior: "logistic" or "gaussian".
+        split: "odd-even" or "half".
+        residual, normalization: see `mlp`.
+        seed: of the initial weights.
+
+    Returns:
+        A Flow; call its `adapt` with data before training.
+    """
+    _check_size("input_size", input_size, 2)
+    _check_size("couplings", couplings, 1)
+    layers = []
+    for i in range(couplings):
+        kept, changed = coupling_sizes(input_size, swap=i % 2 == 1)
+        options = {"residual": residual, "normalization": normalization, "seed": None if seed is None else [seed, i]}
+        network = mlp(kept, changed, hidden_size=hidden_size, hidden_layers=hidden_layers, **options)
+        layers.append(AdditiveCoupling(input_size, network, split=split, swap=i % 2 == 1))
+    return Flow([*layers, DiagonalScaling(input_size)], prior)
+
+
+def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
+    """Build RealNVP as the INN exercise has it: affine couplings with a random rotation after each but the last.
+
+    Each coupling passes on the first half of the columns; its network has two hidden ReLU layers. Source: RealNVP,
+    section 3; with a condition, cINN, section 3.1.
+
+    Args:
+        input_size: D ≥ 2.
+        hidden_size: of the networks' two hidden layers.
+        blocks: the number of couplings.
+        condition_size: columns C of the condition that every network sees.
+        seed: of the initial weights and the rotations.
+
+    Returns:
+        A Flow with the Gaussian prior.
+    """
+    _check_size("input_size", input_size, 2)
+    _check_size("blocks", blocks, 1)
+    kept, changed = coupling_sizes(input_size)
+    layers = []
+    for i in range(blocks):
+        seeds = [None, None] if seed is None else [[seed, i], 1000 * seed + i]
+        if i > 0:
+            layers.append(OrthogonalMixing(input_size, seed=seeds[1]))
+        network = mlp(kept + condition_size, 2 * changed, hidden_size=hidden_size, hidden_layers=2, seed=seeds[0])
+        layers.append(AffineCoupling(input_size, network, split="half", condition_size=condition_size))
+    return Flow(layers, "gaussian")
+
+
+# ---- Training --------------------------------------------------------------------------------------------------
+
+
+def train_inn(
+    flow,
+    x,
+    condition=None,
+    *,
+    epochs,
+    batch_size,
+    learning_rate=1e-3,
+    validation=None,
+    augment=None,
+    extra_loss=None,
+    callbacks=(),
+    seed=0,
+    jit_compile=True,
+    verbose=True,
+):
+    """Fit a flow by maximum likelihood: Adam on the mean negative log-likelihood (NICE, section 2).
+
+    A whole epoch runs as one compiled graph, and every batch has the same size: the last one is topped up with
+    samples from the epoch's start. So callbacks see epochs (EarlyStopping, ModelCheckpoint, BackupAndRestore,
+    ReduceLROnPlateau …), with the logs `loss` and `val_loss`; batch-level hooks are not called.
+
+    Args:
+        flow: a Flow; trained in place.
+        x: data (N, D); stays in its own dtype until a batch is formed, so images can be uint8.
+        condition: (N, C) for a conditional flow.
+        epochs, batch_size: integers ≥ 1.
+        learning_rate: a float or a Keras learning-rate schedule (over steps, not epochs).
+        validation: data (n, D), or a pair (data, condition), to evaluate after each epoch.
+        augment: function (batch, seed) → float32 batch, called on each batch in the graph, for example `dequantize`.
+        extra_loss: function (flow, x, z, condition) → scalar, added to the negative log-likelihood.
+        seed: of the order of the samples and of augment's noise.
+        jit_compile: compile with XLA, faster for fully connected networks.
+        verbose: show one line of progress that updates in place.
+
+    Returns:
+        A DataFrame with a row for each epoch: `nats` (mean training log-likelihood), `validation_nats`,
+        `extra_loss` where there is one, and `seconds` since the start.
+
+    Raises:
+        ValueError: for unusable data, integers without augment among them.
+        FloatingPointError: if the loss becomes NaN or infinite; the best weights so far are restored first.
+    """
+    import pandas as pd
+
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        _check_size(name, value, 1)
+    x, condition = _training_data(flow, x, condition, augment)
+    x_val, condition_val = validation if isinstance(validation, tuple) else (validation, None)
+    if validation is not None:
+        x_val, condition_val = _training_data(flow, x_val, condition_val, augment)
+        x_val = augment(x_val, tf.constant([seed, -1])) if augment else x_val
+    flow.compile(optimizer=keras.optimizers.Adam(learning_rate))
+    flow.optimizer.build(flow.trainable_variables)
+    count, batch_size = len(x), min(batch_size, len(x))
+    steps = -(-count // batch_size)
+
+    def step(batch, c, step_seed):
+        batch = augment(batch, step_seed) if augment else batch
+        with tf.GradientTape() as tape:
+            z, log_det = flow._forward(batch, c, training=True)
+            nats = tf.reduce_mean(flow.prior.log_prob(z) + log_det)
+            extra = extra_loss(flow, batch, z, c) if extra_loss else tf.constant(0.0)
+            loss = extra - nats
+        variables = flow.trainable_variables
+        flow.optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+        return tf.stack([nats, extra])
+
+    @tf.function(jit_compile=jit_compile)
+    def run_epoch(x, condition, order, epoch):
+        total = tf.zeros(2)
+        for i in tf.range(steps):
+            rows = order[i]
+            total += step(tf.gather(x, rows), tf.gather(condition, rows), tf.stack([epoch * 9973 + seed, i]))
+        return total / steps
+
+    callbacks = keras.callbacks.CallbackList(list(callbacks), model=flow)
+    flow.stop_training = False
+    show, records, started = _progress(epochs) if verbose else None, [], time.perf_counter()
+    best, best_nats, best_epoch = flow.get_weights(), -np.inf, 0
+    callbacks.on_train_begin()
+    first = getattr(flow, "_initial_epoch", None) or 0  # BackupAndRestore says here where to go on
+    for epoch in range(first, epochs):
+        callbacks.on_epoch_begin(epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(count)
+        order = np.resize(order, (steps, batch_size)).astype(np.int32)  # repeats from the start to fill the last row
+        nats, extra = run_epoch(x, condition, tf.constant(order), tf.constant(epoch)).numpy().tolist()
+        record, logs = {"epoch": epoch + 1, "nats": nats}, {"loss": extra - nats}
+        if validation is not None:
+            record["validation_nats"] = float(tf.reduce_mean(flow.log_prob(x_val, condition_val)))
+            logs["val_loss"] = -record["validation_nats"]
+        if extra_loss:
+            record["extra_loss"] = extra
+        records.append({**record, "seconds": time.perf_counter() - started})
+        if not np.isfinite(list(logs.values())).all():
+            flow.set_weights(best)
+            raise FloatingPointError(
+                f"the log-likelihood became {nats} in epoch {epoch + 1}; the weights of epoch {best_epoch} are "
+                f"restored. Try a smaller learning_rate than {learning_rate}, flow.adapt(x) first, or bounded scales."
+            )
+        if record.get("validation_nats", nats) > best_nats:
+            best, best_nats, best_epoch = flow.get_weights(), record.get("validation_nats", nats), epoch + 1
+        callbacks.on_epoch_end(epoch, logs)
+        last = flow.stop_training or epoch + 1 == epochs
+        if show:
+            show(records[-1], last)
+        if last:
+            break
+    callbacks.on_train_end()
+    flow._initial_epoch = None
+    return pd.DataFrame(records).set_index("epoch") if records else pd.DataFrame(columns=["nats", "seconds"])
+
+
+def _training_data(flow, x, condition, augment):
+    """Return x and its condition as checked tensors; x keeps its dtype where `augment` takes care of it."""
+    x = x if tf.is_tensor(x) else np.asarray(x)
+    checked = _matrix(x, flow.input_size, "x")
+    if len(x) == 0:
+        raise ValueError("x must have at least one sample, got 0")
+    if not augment and not np.issubdtype(x.dtype if isinstance(x, np.ndarray) else x.dtype.as_numpy_dtype, np.floating):
+        raise ValueError(f"x must be of a floating dtype, got {x.dtype}: discrete values need augment=dequantize")
+    condition = _check_condition(condition, flow.condition_size, checked)
+    return tf.convert_to_tensor(x) if augment else checked, condition
+
+
+def _progress(epochs):
+    """Return show(record, last), which keeps one line of a notebook or a terminal up to date."""
+    from IPython import get_ipython
+    from IPython.display import display
+
+    notebook = getattr(get_ipython(), "kernel", None) is not None
+    handle, shown = None, 0.0
+
+    def show(record, last):
+        nonlocal handle, shown
+        now = time.perf_counter()
+        if not last and now - shown < 0.5:
+            return
+        shown = now
+        epoch, seconds = record["epoch"], record["seconds"]
+        line = f"epoch {epoch}/{epochs} · train {record['nats']:.4g} nats"
+        if "validation_nats" in record:
+            line += f" · validation {record['validation_nats']:.4g} nats"
+        line += f" · {seconds:.0f} s" if last else f" · {seconds / epoch * (epochs - epoch):.0f} s left"
+        if notebook:
+            data = {"text/plain": line}
+            handle = handle or display(data, raw=True, display_id=True)
+            handle.update(data, raw=True)
+        elif sys.stdout.isatty():
+            print(f"\r{line:<100}", end="\n" if last else "", flush=True)
+
+    return show
+
+
+# ---- Checks and evaluation -------------------------------------------------------------------------------------
+
+
+def check_flow(flow, x, condition=None, *, tolerance=1e-3):
+    """Check each transform, then the whole flow: both round trips, and the log-determinant against autodiff.
+
+    Args:
+        x: a few samples (N, D); the Jacobian is computed for the first eight.
+        condition: (N, C) for a conditional flow.
+        tolerance: for every error, relative to 1 + the largest value compared.
+
+    Returns:
+        A DataFrame with a row for each transform and one for the flow: `round_trip_x` max|backward(forward(x)) − x|,
+        `round_trip_z` max|forward(backward(z)) − z|, `log_det_error` max|log_det − log|det J|| in nats.
+
+    Raises:
+        AssertionError: names the first transform that fails, and how.
+    """
+    import pandas as pd
+
+    h = _matrix(x, flow.input_size, "x")[:8]
+    condition = _check_condition(condition, flow.condition_size, _matrix(x, flow.input_size, "x"))[:8]
+    owners, rows = {}, {}
+    for i, transform in enumerate(flow.transforms):
+        name = f"{i} {type(transform).__name__}"
+        for variable in transform.variables:
+            if owners.setdefault(id(variable), name) != name:
+                raise AssertionError(f"{name} shares the weight {variable.path} with {owners[id(variable)]}")
+        rows[name] = _check_transform(transform, h, condition if transform.condition_size else None, name, tolerance)
+        h, _ = transform.forward(h, condition if transform.condition_size else None)
+    c = condition if flow.condition_size else None
+    rows["whole flow"] = _check_transform(flow, _matrix(x, flow.input_size, "x")[:8], c, "whole flow", tolerance)
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _check_transform(transform, x, condition, name, tolerance):
+    @tf.function
+    def forward_and_jacobian():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            z, log_det = transform.forward(x, condition)
+        return z, log_det, tape.batch_jacobian(z, x)
+
+    z, log_det, jacobian = forward_and_jacobian()
+    autodiff = np.linalg.slogdet(jacobian.numpy().astype(np.float64))[1]
+    x_back = transform.backward(z, condition)
+    # Codes beside those of data: a map can be inverse to itself on the data and nowhere else.
+    other = z + tf.random.stateless_normal(z.shape, (1, 2)) * tf.math.reduce_std(z) * 0.1
+    z_back, _ = transform.forward(transform.backward(other, condition), condition)
+    log_det = np.asarray(log_det)
+    if log_det.shape != autodiff.shape:
+        raise AssertionError(f"{name}: log_det must have shape {autodiff.shape}, got {log_det.shape}")
+    pairs = {"round_trip_x": (x_back, x), "round_trip_z": (z_back, other), "log_det_error": (log_det, autodiff)}
+    errors = {}
+    for key, (received, expected) in pairs.items():
+        received, expected = np.asarray(received, np.float64), np.asarray(expected, np.float64)
+        errors[key] = np.abs(received - expected).max()
+        allowed = tolerance * (1 + np.abs(expected).max())
+        if not errors[key] <= allowed:
+            raise AssertionError(f"{name}: {key} is {errors[key]:.3g}, more than {allowed:.3g}")
+    return errors
+
+
+class Estimate(NamedTuple):
+    """A Monte Carlo estimate and its standard error."""
+
+    value: float
+    standard_error: float
+
+
+def kl_divergence(truth, flow, *, condition=None, num_samples=20_000, seed=0):
+    """Estimate KL(truth ‖ flow) = E[log p_true(x) − log p_flow(x)] in nats over samples of the truth.
+
+    Args:
+        truth: a TFP distribution over (D,), for example from toy_distribution.
+        flow: a Flow, or another TFP distribution.
+        condition: one row (C,) for a conditional flow.
+
+    Returns:
+        Estimate(value, standard_error).
+    """
+    x = truth.sample(num_samples, seed=tf.constant([seed, 1]))
+    if condition is not None:
+        condition = np.tile(np.asarray(condition, np.float32), (num_samples, 1))
+    model = flow.log_prob(x) if condition is None else flow.log_prob(x, condition)
+    difference = (truth.log_prob(x) - model).numpy().astype(np.float64)
+    return Estimate(float(difference.mean()), float(difference.std() / np.sqrt(num_samples)))
+
+
+# ---- Figures and results ---------------------------------------------------------------------------------------
+
+BLUE, ORANGE, GREEN, PINK, GREY = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#666666",
+)  # Okabe and Ito's, colour-blind-safe
+
+
+def set_style():
+    """Set Matplotlib's defaults for all notebooks: readable at 100 % in the exported page."""
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PINK, GREY]),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "image.cmap": "viridis",
+            "legend.frameon": False,
+        }
+    )
+
+
+def show(figure, alt):
+    """Display a figure with a description for readers who can't see it, and close it."""
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
+def plot_points(ax, x, title=None, *, color=BLUE, limits=None):
+    """Scatter points (N, 2); limits are (left, right, bottom, top). Returns ax."""
+    x = np.asarray(x)
+    ax.scatter(x[:, 0], x[:, 1], s=3, alpha=0.4, color=color, linewidths=0, rasterized=True)
+    ax.set(xlabel="$x_1$", ylabel="$x_2$", title=title, aspect="equal")
+    if limits:
+        ax.axis(limits)
+    return ax
+
+
+def plot_density(ax, log_prob, limits, title=None, *, points=200, vmax=None):
+    """Show exp(log_prob) on a grid over limits (left, right, bottom, top) as an image. Returns ax."""
+    grid = np.meshgrid(np.linspace(*limits[:2], points), np.linspace(*limits[2:], points))
+    density = np.exp(np.asarray(log_prob(np.stack(grid, -1).reshape(-1, 2).astype(np.float32)))).reshape(points, points)
+    ax.imshow(density, extent=limits, origin="lower", vmin=0, vmax=vmax, aspect="equal")
+    ax.set(xlabel="$x_1$", ylabel="$x_2$", title=title)
+    return ax
+
+
+def plot_images(ax, images, title=None, *, columns=10):
+    """Show images (N, size²) with values in [0, 1] side by side, always on the scale black 0 to white 1. Returns ax."""
+    images = np.clip(np.asarray(images, np.float32), 0, 1)
+    size, rows = int(np.sqrt(images.shape[1])), -(-len(images) // columns)
+    canvas = np.ones((rows * columns, size + 1, size + 1))
+    canvas[: len(images), :size, :size] = images.reshape(-1, size, size)
+    canvas = canvas.reshape(rows, columns, size + 1, size + 1).swapaxes(1, 2).reshape(rows * (size + 1), -1)
+    ax.imshow(canvas[:-1, :-1], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_title(title)
+    ax.axis("off")
+    return ax
+
+
+def plot_history(ax, history, label=None, *, color=BLUE):
+    """Plot train_inn's training nats, dashed, and validation nats, solid, over epochs. Returns ax."""
+    suffix = f" {label}" if label else ""
+    ax.plot(history.index, history["nats"], "--", color=color, label=f"train{suffix}")
+    if "validation_nats" in history:
+        ax.plot(history.index, history["validation_nats"], color=color, label=f"validation{suffix}")
+    ax.set(xlabel="epoch", ylabel="log-likelihood (nats)")
+    return ax
+
+
+def save_results(notebook, *, profile, **numbers):
+    """Write build/results/<notebook>.json: the numbers, the profile, versions, machine and seconds since the import.
+
+    Args:
+        notebook: the file's name without its ending.
+        numbers: strings or finite numbers; `data_source` where data were loaded.
+
+    Raises:
+        ValueError: for a value that JSON can't hold, NaN among them, named by its key.
+    """
+    record = {"notebook": notebook, "profile": profile}
+    for key, value in numbers.items():
+        value = value.item() if hasattr(value, "item") else value
+        if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not np.isfinite(value)):
+            raise ValueError(f"{key} must be a string or a finite number, got {value!r}")
+        record[key] = value
+    modules = {"tensorflow": tf, "keras": keras, "tensorflow_probability": tfp, "numpy": np}
+    record |= {f"version_{name}": module.__version__ for name, module in modules.items()}
+    record |= {"version_python": platform.python_version(), "cores": os.cpu_count()}
+    record["seconds"] = round(time.perf_counter() - _STARTED, 1)
+    folder = HERE / "build" / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_whole(folder / f"{notebook}.json", lambda f: f.write(json.dumps(record, indent=1).encode() + b"\n"))

@@ -1,0 +1,144 @@
+"""The build: running a notebook, naming what fails, and zipping."""
+
+import os
+import subprocess
+import sys
+import zipfile
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "export"))
+import make_zip
+
+
+def write_notebook(path, *sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = ["parameters"]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+    return path
+
+
+def run_notebook(notebook, output, *options, **environment):
+    command = [sys.executable, ROOT / "export/run_notebook.py", notebook, output, *options]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+
+
+def test_a_notebook_runs_with_its_profile_and_leaves_no_trace_of_the_run(tmp_path):
+    notebook = write_notebook(
+        tmp_path / "a b ü.ipynb", 'PROFILE = "default"', "import sys; print(PROFILE, sys.executable)"
+    )
+    outputs = [tmp_path / "one.ipynb", tmp_path / "two.ipynb"]
+    for output in outputs:
+        finished = run_notebook(notebook, output, "--profile", "smoke")
+        assert finished.returncode == 0, finished.stderr
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    executed = nbformat.read(outputs[0], as_version=4)
+    assert executed.cells[-1].outputs[0].text == f"smoke {sys.executable}\n"
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_another_users_kernel_of_the_same_name_is_not_used(tmp_path):
+    kernel = tmp_path / "jupyter/kernels/python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text('{"argv": ["false"], "display_name": "broken", "language": "python"}')
+    makefile = (ROOT / "Makefile").read_text()
+    for setting in ("JUPYTER_PREFER_ENV_PATH=1", "JUPYTER_PATH= ", 'JUPYTER_DATA_DIR="$(CURDIR)/build'):
+        assert setting in makefile
+    notebook = write_notebook(tmp_path / "a.ipynb", "1")
+    environment = {"JUPYTER_DATA_DIR": str(tmp_path / "jupyter"), "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_PATH": ""}
+    finished = run_notebook(notebook, tmp_path / "out.ipynb", **environment)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("1 / 0", [], "bad.ipynb, cell [2]: ZeroDivisionError: division by zero\n1 / 0"),
+        ("while True: pass", ["--timeout", "2"], "bad.ipynb: a cell took longer than 2 s"),
+        ("import os; os._exit(1)", [], "bad.ipynb: the kernel died"),
+    ],
+)
+def test_a_failing_notebook_is_named_and_leaves_no_output(tmp_path, source, options, message):
+    notebook = write_notebook(tmp_path / "bad.ipynb", 'PROFILE = "default"', source)
+    finished = run_notebook(notebook, tmp_path / "out.ipynb", *options)
+    assert finished.returncode != 0
+    assert message in finished.stderr
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_zips_of_the_same_files_are_the_same_bytes(tmp_path):
+    for name in ("b.html", "a.ipynb"):
+        (tmp_path / name).write_text(name * 100)
+    archives = []
+    for i, order in enumerate((("b.html", "a.ipynb"), ("a.ipynb", "b.html"))):
+        archive = tmp_path / f"{i}.zip"
+        make_zip.make_zip(archive, [tmp_path / name for name in order])
+        os.utime(tmp_path / "b.html", (i, i))
+        archives.append(archive.read_bytes())
+    assert archives[0] == archives[1]
+    assert zipfile.ZipFile(tmp_path / "0.zip").namelist() == ["a.ipynb", "b.html"]
+
+
+def make(project, *arguments):
+    command = ["make", "-C", str(project), *arguments]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(command, capture_output=True, text=True, env=clean)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Return a copy of the build in a folder with a space and an umlaut, with two trivial notebooks."""
+    folder = tmp_path / "my übung"
+    (folder / "notebooks").mkdir(parents=True)
+    for name in ("Makefile", "nice_helpers.py", "export", "requirements.txt", "constraints.txt"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (folder / ".venv" / "bin" / "python").chmod(0o755)
+    (folder / ".venv" / "installed").touch()
+    for name in ("01_one", "02_two"):
+        write_notebook(folder / "notebooks" / f"{name}.ipynb", 'PROFILE = "default"', f"print('{name}', PROFILE)")
+    return folder
+
+
+def test_make_builds_the_hand_in_once(project):
+    first = make(project, "export-html", "HANDIN=ex03")
+    assert first.returncode == 0, first.stderr
+    assert "[1/2] 01_one" in first.stdout and "[2/2] 02_two" in first.stdout
+    archive = project / "build/ex03.zip"
+    names = ["01_one.html", "01_one.ipynb", "02_two.html", "02_two.ipynb", "nice_helpers.py"]
+    assert zipfile.ZipFile(archive).namelist() == names
+    before = archive.read_bytes()
+    again = make(project, "export-html", "HANDIN=ex03")
+    assert "[" not in again.stdout  # nothing changed, nothing ran
+    (project / "notebooks/01_one.ipynb").touch()
+    third = make(project, "export-html", "HANDIN=ex03")
+    assert "[1/2] 01_one" in third.stdout and "02_two" not in third.stdout
+    assert archive.read_bytes() == before
+
+
+def test_make_with_a_failing_notebook_builds_the_others_and_no_zip(project):
+    write_notebook(project / "notebooks/01_one.ipynb", 'PROFILE = "default"', "raise RuntimeError('planted')")
+    result = make(project, "export-html", "-k", "-j2")
+    assert result.returncode != 0
+    assert "01_one.ipynb, cell [2]: RuntimeError: planted" in result.stderr
+    assert (project / "build/default/02_two.html").exists()
+    assert not (project / "build/default/01_one.ipynb").exists()
+    assert not list((project / "build").glob("*.zip"))
+
+
+def test_make_knows_the_sheets_and_refuses_others(project):
+    write_notebook(project / "notebooks/09_diary.ipynb", 'PROFILE = "default"', "1")
+    result = make(project, "export-html", "SHEET=diary")
+    assert "[1/1] 09_diary" in result.stdout
+    assert (project / "build/handin-diary.zip").exists()
+    assert "SHEET must be" in make(project, "export-html", "SHEET=nise").stderr
+
+
+def test_make_alone_prints_the_help(project):
+    text = make(project).stdout
+    for target in "setup lab smoke export-html submission test lint bench results clean".split():
+        assert f"make {target} " in text

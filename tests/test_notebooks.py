@@ -1,0 +1,81 @@
+"""The stored notebooks: no outputs, one setup cell for all, the sections a reader expects, cells of readable size."""
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def setup_cell(notebook):
+    return next(c.source for c in notebook.cells if "import nice_helpers as nh" in c.source)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    """Return each stored notebook in turn."""
+    stored = nbformat.read(request.param, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(stored)
+    return stored
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+def test_nothing_of_a_run_is_stored(notebook):
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}
+        assert not cell.get("outputs") and cell.get("execution_count") is None, cell.source
+
+
+def test_cell_ids_are_unique(notebook):
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_setup_cell_is_the_same_everywhere(notebook):
+    assert setup_cell(notebook) == setup_cell(nbformat.read(NOTEBOOKS[0], as_version=4))
+
+
+def test_one_parameters_cell_with_a_budget_for_each_profile(notebook):
+    tagged = [c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    assert tagged[0].startswith('PROFILE = "default"\n')
+    values = {}
+    exec(tagged[0], values)
+    assert set(values["BUDGETS"]) == {"smoke", "default", "full", "paper"}
+    keys = {frozenset(budget) for budget in values["BUDGETS"].values()}
+    assert len(keys) == 1
+
+
+def test_the_sections_a_reader_expects(notebook):
+    prose = [c.source for c in notebook.cells if c.cell_type == "markdown"]
+    assert prose[0].startswith("# ") and "## Question" in prose[0]
+    headings = [line for source in prose for line in source.splitlines() if line.startswith("## ")]
+    assert headings[0] == "## Question"
+    assert headings[-2:] == ["## Findings", "## References"]
+
+
+def test_prose_before_code_and_cells_of_readable_size(notebook):
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    lines = sorted(len(cell.source.splitlines()) for cell in code)
+    assert lines[-1] <= 25
+    assert lines[len(lines) // 2] <= 9
+    words = sum(len(c.source.split()) for c in notebook.cells if c.cell_type == "markdown")
+    assert 300 <= words <= 1400
+
+
+def test_results_are_saved_under_the_notebooks_name():
+    for path in NOTEBOOKS:
+        source = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+        assert f'nh.save_results(\n    "{path.stem}",' in source, path.name
+
+
+def test_every_figure_has_a_description(notebook):
+    source = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
+    assert "plt.show()" not in source
+    assert source.count("plt.subplots(") <= source.count("nh.show(")

@@ -1,0 +1,212 @@
+"""train_inn: it learns, it is reproducible, it stops on NaN, and standard Keras callbacks work."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import sample_data
+
+import nice_helpers as nh
+
+FAST = {"epochs": 3, "batch_size": 64, "verbose": False}
+
+
+def scaling_flow(size=2):
+    """Return a flow whose best fit is known: it is the Gaussian with the data's mean and deviation."""
+    return nh.Flow([nh.DiagonalScaling(size)])
+
+
+def test_it_finds_the_maximum_likelihood_gaussian():
+    x = np.random.default_rng(0).normal([1.0, -0.5], [0.5, 2.0], (2000, 2)).astype(np.float32)
+    flow = scaling_flow()
+    history = nh.train_inn(flow, x, epochs=60, batch_size=200, learning_rate=0.02, verbose=False)
+    np.testing.assert_allclose(flow.transforms[0].mean, x.mean(0), atol=0.05)
+    np.testing.assert_allclose(np.exp(-flow.transforms[0].log_scale), x.std(0), rtol=0.05)
+    entropy = -np.log(x.std(0)).sum() - 1 - np.log(2 * np.pi)
+    assert history["nats"].iloc[-1] == pytest.approx(entropy, abs=0.02)
+
+
+def test_history_has_a_row_for_each_epoch():
+    x, _ = sample_data(200, 2)
+    history = nh.train_inn(scaling_flow(), x, **FAST, validation=x[:50])
+    assert list(history.columns) == ["nats", "validation_nats", "seconds"]
+    assert list(history.index) == [1, 2, 3]
+    assert history["seconds"].is_monotonic_increasing
+
+
+def test_validation_nats_are_the_flows_own():
+    x, _ = sample_data(200, 2)
+    flow = scaling_flow()
+    history = nh.train_inn(flow, x, **FAST, validation=x[:50])
+    assert history["validation_nats"].iloc[-1] == pytest.approx(float(tf.reduce_mean(flow.log_prob(x[:50]))), abs=1e-5)
+
+
+def test_same_seed_same_numbers():
+    x, _ = sample_data(300, 3)
+    runs = [nh.train_inn(nh.NICE(3, 8, 1, seed=1), x, **FAST, seed=seed)["nats"].to_numpy() for seed in (4, 4, 5)]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0], runs[2])
+
+
+def test_the_last_short_batch_is_trained_too():
+    # The mean of 0, 0, 0 and 8 is 2: gradient steps that never saw the last sample would leave m near 0.
+    x = np.zeros((65, 2), np.float32)
+    seen = []
+
+    def record(batch, seed):
+        tf.py_function(lambda b: seen.append(b.numpy().ravel()), [batch], [])
+        return tf.cast(batch, tf.float32)
+
+    x[:, 0] = np.arange(65)
+    nh.train_inn(scaling_flow(), x, epochs=2, batch_size=64, augment=record, jit_compile=False, verbose=False)
+    for epoch in np.split(np.concatenate(seen), 2):
+        assert set(range(65)) <= set(epoch.astype(int))
+
+
+def test_batches_larger_than_the_data_are_cut():
+    history = nh.train_inn(scaling_flow(), np.ones((1, 2), np.float32), epochs=1, batch_size=512, verbose=False)
+    assert np.isfinite(history["nats"].iloc[0])
+
+
+def test_conditional_training_uses_the_condition():
+    label = np.random.default_rng(0).integers(2, size=1000)
+    x = (np.where(label, 3.0, -3.0)[:, None] + np.random.default_rng(1).standard_normal((1000, 2))).astype(np.float32)
+    condition = np.eye(2, dtype=np.float32)[label]
+    flow = nh.RealNVP(2, 16, 3, condition_size=2, seed=0)
+    pair = (x[:200], condition[:200])
+    history = nh.train_inn(
+        flow, x, condition, epochs=20, batch_size=100, learning_rate=5e-3, validation=pair, verbose=False
+    )
+    merged = np.log(0.5) + history["validation_nats"].iloc[-1]  # an unconditional model can't beat the mixture
+    assert merged + np.log(2) > -3.3
+    means = flow.sample(300, np.eye(2), seed=0).numpy().mean(1)
+    assert means[0].max() < -2 < 2 < means[1].min()
+
+
+def test_integers_need_an_augment():
+    x = np.random.default_rng(0).integers(0, 256, (100, 4)).astype(np.uint8)
+    with pytest.raises(ValueError, match="floating dtype, got uint8: discrete values need augment=dequantize"):
+        nh.train_inn(scaling_flow(4), x, **FAST)
+    history = nh.train_inn(scaling_flow(4), x, **FAST, augment=nh.dequantize, validation=x[:20])
+    assert np.isfinite(history.to_numpy()).all()
+
+
+def test_dequantize_spreads_each_pixel_over_its_cell():
+    x = np.tile(np.arange(256, dtype=np.uint8), (500, 1))
+    y = nh.dequantize(x, 3).numpy()
+    x = x.astype(np.float64)
+    assert ((y * 256 >= x) & (y * 256 <= x + 1)).all()
+    np.testing.assert_allclose((y * 256 - x).mean(), 0.5, atol=0.01)
+    np.testing.assert_array_equal(y, nh.dequantize(x, 3))
+    assert not np.array_equal(y, nh.dequantize(x, 4))
+
+
+def test_extra_loss_is_added():
+    def push(flow, x, z, condition):
+        return 1000.0 * tf.reduce_mean((flow.transforms[0].mean - 5.0) ** 2)
+
+    x, _ = sample_data(500, 2)
+    flow = scaling_flow()
+    history = nh.train_inn(flow, x, epochs=40, batch_size=50, learning_rate=0.05, extra_loss=push, verbose=False)
+    np.testing.assert_allclose(flow.transforms[0].mean, 5, atol=0.2)
+    assert history["extra_loss"].iloc[-1] < history["extra_loss"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "message"),
+    [
+        (np.zeros((0, 2)), {}, "at least one sample, got 0"),
+        (np.array([[np.nan, 1.0]]), {}, "finite"),
+        (np.zeros((5, 3)), {}, r"shape \(N, 2\), got \(5, 3\)"),
+        (np.zeros((5, 2)), {"epochs": 0}, "epochs must be an integer ≥ 1, got 0"),
+        (np.zeros((5, 2)), {"batch_size": 2.5}, "batch_size must be an integer ≥ 1, got 2.5"),
+        (np.zeros((5, 2)), {"condition": np.zeros((5, 1))}, "condition_size is 0"),
+        (np.zeros((5, 2)), {"validation": np.zeros((5, 3))}, r"shape \(N, 2\), got \(5, 3\)"),
+    ],
+)
+def test_bad_data_are_refused_before_the_first_step(x, options, message):
+    flow = scaling_flow()
+    before = flow.get_weights()
+    with pytest.raises(ValueError, match=message):
+        nh.train_inn(flow, x, **FAST | options)
+    np.testing.assert_array_equal(flow.get_weights(), before)
+
+
+def test_nan_stops_training_and_restores_the_best_weights():
+    def explode(flow, x, z, condition):  # NaN from the third epoch on
+        late = tf.cast(flow.optimizer.iterations >= 8, tf.float32)
+        return tf.math.log(1.0 - 2.0 * late)
+
+    x, _ = sample_data(200, 2)
+    good = scaling_flow()
+    history = nh.train_inn(good, x, epochs=2, batch_size=50, verbose=False)
+    bad = scaling_flow()
+    with pytest.raises(FloatingPointError, match="in epoch 3; the weights of epoch 2 are restored. Try a smaller"):
+        nh.train_inn(bad, x, epochs=9, batch_size=50, extra_loss=explode, verbose=False)
+    assert len(history) == 2
+    np.testing.assert_allclose(bad.get_weights(), good.get_weights())
+
+
+def test_early_stopping_restores_the_best_epoch():
+    x, _ = sample_data(100, 2)
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
+    flow = scaling_flow()
+    flow.adapt(x)
+    history = nh.train_inn(
+        flow, x, epochs=50, batch_size=10, learning_rate=1.0, validation=x, callbacks=[stop], verbose=False
+    )
+    assert len(history) < 50
+    best = history["validation_nats"].max()
+    assert float(tf.reduce_mean(flow.log_prob(x))) == pytest.approx(best, abs=1e-4)
+
+
+def test_a_callback_can_change_the_learning_rate():
+    x, _ = sample_data(100, 2)
+    rates = []
+    keep = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: rates.append(float(flow.optimizer.learning_rate))
+    )
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))
+    flow = scaling_flow()
+    nh.train_inn(flow, x, **FAST, callbacks=[schedule, keep])
+    np.testing.assert_allclose(rates, [0.1, 0.05, 0.1 / 3], rtol=1e-6)
+
+
+def test_backup_and_restore_continues_where_it_stopped(tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    x, _ = sample_data(200, 2)
+    options = {"epochs": 5, "batch_size": 64, "verbose": False}
+    whole = nh.NICE(2, 8, 1, seed=1)
+    nh.train_inn(whole, x, **options)
+    backup = lambda: keras.callbacks.BackupAndRestore(tmp_path / "backup")  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        nh.train_inn(nh.NICE(2, 8, 1, seed=1), x, **options, callbacks=[backup(), Interrupt()])
+    resumed = nh.NICE(2, 8, 1, seed=1)
+    history = nh.train_inn(resumed, x, **options, callbacks=[backup()])
+    assert list(history.index) == [3, 4, 5]
+    for a, b in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_progress_is_one_line_updated_in_place(monkeypatch):
+    from IPython import display as ipython_display
+
+    lines = []
+    monkeypatch.setattr("IPython.get_ipython", lambda: type("Shell", (), {"kernel": object()}))
+
+    class Handle:
+        def update(self, data, raw):
+            lines.append(("update", data["text/plain"]))
+
+    def display(data, raw, display_id):
+        lines.append(("display", data["text/plain"]))
+        return Handle()
+
+    monkeypatch.setattr(ipython_display, "display", display)
+    nh.train_inn(scaling_flow(), sample_data(100, 2)[0], epochs=4, batch_size=50)
+    assert [kind for kind, _ in lines].count("display") == 1
+    assert lines[-1][1].startswith("epoch 4/4 · train")
