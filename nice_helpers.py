@@ -628,7 +628,7 @@ class Flow(keras.Model):
         data, codes = [tf.TensorSpec((None, size), tf.float32) for size in (self.input_size, self.condition_size)]
         # One graph each for any number of rows: no retracing when that number changes.
         self._graphs = {
-            method: tf.function(method, input_signature=[data, codes])
+            method: tf.function(method, input_signature=[data, codes], autograph=False)
             for method in (self._forward, self._backward, self._log_prob)
         }
 
@@ -856,17 +856,17 @@ def train_inn(
         flow.optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
         return tf.stack([nats, extra])
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def run_epoch(x, condition, order, epoch):
-        total = tf.zeros(2)
-        for i in tf.range(steps):
-            rows = order[i]
-            total += step(tf.gather(x, rows), tf.gather(condition, rows), tf.stack([epoch * 9973 + seed, i]))
-        return total / steps
+        def one_more(i, total):
+            batch, c = tf.gather(x, order[i]), tf.gather(condition, order[i])
+            return i + 1, total + step(batch, c, tf.stack([epoch * 9973 + seed, i]))
+
+        return tf.while_loop(lambda i, _: i < steps, one_more, (0, tf.zeros(2)))[1] / steps
 
     callbacks = keras.callbacks.CallbackList(list(callbacks), model=flow)
     flow.stop_training = False
-    show, records, started = _progress(epochs) if verbose else None, [], time.perf_counter()
+    show, records, started = _progress_line() if verbose else None, [], time.perf_counter()
     best, best_nats, best_epoch = flow.get_weights(), -np.inf, 0
     callbacks.on_train_begin()
     first = getattr(flow, "_initial_epoch", None) or 0  # BackupAndRestore says here where to go on
@@ -893,7 +893,7 @@ def train_inn(
         callbacks.on_epoch_end(epoch, logs)
         last = flow.stop_training or epoch + 1 == epochs
         if show:
-            show(records[-1], last)
+            show(_epoch_line(records[-1], epochs, last), last)
         if last:
             break
     callbacks.on_train_end()
@@ -913,33 +913,36 @@ def _training_data(flow, x, condition, augment):
     return tf.convert_to_tensor(x) if augment else checked, condition
 
 
-def _progress(epochs):
-    """Return show(record, last), which keeps one line of a notebook or a terminal up to date."""
+def _progress_line():
+    """Return show(line, last), which keeps one line of a notebook or a terminal up to date."""
     from IPython import get_ipython
     from IPython.display import display
 
     notebook = getattr(get_ipython(), "kernel", None) is not None
     handle, shown = None, 0.0
 
-    def show(record, last):
+    def show(line, last):
         nonlocal handle, shown
-        now = time.perf_counter()
-        if not last and now - shown < 0.5:
+        if not last and time.perf_counter() - shown < 0.5:
             return
-        shown = now
-        epoch, seconds = record["epoch"], record["seconds"]
-        line = f"epoch {epoch}/{epochs} · train {record['nats']:.4g} nats"
-        if "validation_nats" in record:
-            line += f" · validation {record['validation_nats']:.4g} nats"
-        line += f" · {seconds:.0f} s" if last else f" · {seconds / epoch * (epochs - epoch):.0f} s left"
-        if notebook:
-            data = {"text/plain": line}
-            handle = handle or display(data, raw=True, display_id=True)
+        shown = time.perf_counter()
+        data = {"text/plain": line}
+        if notebook and handle:
             handle.update(data, raw=True)
+        elif notebook:
+            handle = display(data, raw=True, display_id=True)
         elif sys.stdout.isatty():
             print(f"\r{line:<100}", end="\n" if last else "", flush=True)
 
     return show
+
+
+def _epoch_line(record, epochs, last):
+    line = f"epoch {record['epoch']}/{epochs} · train {record['nats']:.4g} nats"
+    if "validation_nats" in record:
+        line += f" · validation {record['validation_nats']:.4g} nats"
+    left = record["seconds"] / record["epoch"] * (epochs - record["epoch"])
+    return line + (f" · {record['seconds']:.0f} s" if last else f" · {left:.0f} s left")
 
 
 # ---- Checks and evaluation -------------------------------------------------------------------------------------
@@ -978,7 +981,7 @@ def check_flow(flow, x, condition=None, *, tolerance=1e-3):
 
 
 def _check_transform(transform, x, condition, name, tolerance):
-    @tf.function
+    @tf.function(autograph=False)
     def forward_and_jacobian():
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -1029,6 +1032,118 @@ def kl_divergence(truth, flow, *, condition=None, num_samples=20_000, seed=0):
     model = flow.log_prob(x) if condition is None else flow.log_prob(x, condition)
     difference = (truth.log_prob(x) - model).numpy().astype(np.float64)
     return Estimate(float(difference.mean()), float(difference.std() / np.sqrt(num_samples)))
+
+
+def median_bandwidths(x):
+    """Return kernel bandwidths for `mmd`: the median distance between points of x (N, D) times ¼, ½, 1 and 2."""
+    from scipy.spatial.distance import pdist
+
+    return np.median(pdist(np.asarray(x, np.float64)[:2000])) * np.array([0.25, 0.5, 1.0, 2.0])
+
+
+def _kernel(x, y, bandwidths):
+    from scipy.spatial.distance import cdist
+
+    squared = cdist(np.asarray(x, np.float64), np.asarray(y, np.float64), "sqeuclidean")
+    return np.mean([np.exp(-squared / (2 * b**2)) for b in bandwidths], axis=0)
+
+
+def mmd(x, y, *, bandwidths):
+    """Estimate the squared maximum mean discrepancy of two samples without bias; it can be slightly negative.
+
+    The kernel is the mean over the bandwidths b of exp(−‖x − y‖² / 2b²). Source: Gretton et al.: A Kernel
+    Two-Sample Test, 2012, JMLR 13, equation 3 (Lemma 6).
+
+    Args:
+        x: sample (N, D), N ≥ 2.
+        y: sample (M, D), M ≥ 2.
+        bandwidths: in the units of the data; take median_bandwidths(real data), the same for all that is compared.
+    """
+    x, y = _matrix(x, np.shape(x)[-1], "x"), _matrix(y, np.shape(x)[-1], "y")
+    n, m = len(x), len(y)
+    if min(n, m) < 2:
+        raise ValueError(f"x and y must have at least 2 samples each, got {n} and {m}")
+    k_xx, k_yy = _kernel(x, x, bandwidths), _kernel(y, y, bandwidths)
+    within = (k_xx.sum() - n) / (n * (n - 1)) + (k_yy.sum() - m) / (m * (m - 1))  # the diagonal's ones left out
+    return float(within - 2 * _kernel(x, y, bandwidths).mean())
+
+
+class Floor(NamedTuple):
+    """What a perfect model would get: mean and 95 % quantile of a score, real against real."""
+
+    mean: float
+    quantile95: float
+
+
+def mmd_floor(real, num_samples, *, bandwidths, splits=200, seed=0):
+    """Return the Floor of `mmd` between disjoint parts of `num_samples` each, over random splits of real (N, D)."""
+    if len(real) < 2 * num_samples:
+        raise ValueError(f"real must have at least 2 × {num_samples} samples, got {len(real)}")
+    rng, n = np.random.default_rng(seed), num_samples
+    kernel = _kernel(real[: 4 * n], real[: 4 * n], bandwidths)
+    np.fill_diagonal(kernel, 0.0)
+    values = []
+    for _ in range(splits):
+        order = rng.permutation(len(kernel))
+        x, y = order[:n], order[n : 2 * n]
+        within = kernel[np.ix_(x, x)].sum() + kernel[np.ix_(y, y)].sum()
+        values.append(within / (n * (n - 1)) - 2 * kernel[np.ix_(x, y)].mean())
+    return Floor(float(np.mean(values)), float(np.quantile(values, 0.95)))
+
+
+def code_report(flow, x, condition=None, *, projections=100, seed=0):
+    """Test whether the code of data (N, D) is standard normal: four statistics, each with its limit.
+
+    Returns:
+        A DataFrame with the rows `mean` (largest |mean| of a dimension), `deviation` (largest |σ − 1| of a dimension),
+        `radius` (Kolmogorov–Smirnov distance of ‖z‖ from χ with D degrees of freedom) and `projection` (largest such
+        distance from N(0, 1) over random directions), and the columns `value`, `limit` (exceeded with 5 % probability
+        by a normal code, or less) and `normal`.
+    """
+    import pandas as pd
+    from scipy import stats
+
+    if flow.prior_name != "gaussian":
+        raise ValueError(f"flow must have a Gaussian prior, got {flow.prior_name or flow.prior}")
+    z = flow.forward(x, condition)[0].numpy().astype(np.float64)
+    count, dimensions = z.shape
+    directions = np.random.default_rng(seed).standard_normal((dimensions, projections))
+    projected = z @ (directions / np.linalg.norm(directions, axis=0))
+    normal = stats.norm.ppf(1 - 0.025 / dimensions) / np.sqrt(count)  # Bonferroni's bound over the dimensions
+    radius = stats.kstest(np.linalg.norm(z, axis=1), stats.chi(dimensions).cdf).statistic
+    worst = max(stats.kstest(column, stats.norm.cdf).statistic for column in projected.T)
+    rows = {
+        "mean": (np.abs(z.mean(0)).max(), normal),
+        "deviation": (np.abs(z.std(0) - 1).max(), normal / np.sqrt(2)),
+        "radius": (radius, stats.kstwo.ppf(0.95, count)),
+        "projection": (worst, stats.kstwo.ppf(1 - 0.05 / projections, count)),
+    }
+    report = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "limit"])
+    return report.assign(normal=report["value"] <= report["limit"])
+
+
+def run_grid(function, settings, *, jobs=2):
+    """Call function(**setting) for each setting in parallel processes; return a DataFrame of settings and results.
+
+    Runs with joblib: inside `joblib.parallel_config(backend="dask")` the same call uses a Dask cluster.
+
+    Args:
+        function: returns a dict of numbers; must not depend on objects that can't be pickled.
+        settings: dicts of keyword arguments, for example sklearn's ParameterGrid.
+        jobs: processes at a time.
+    """
+    import joblib
+    import pandas as pd
+
+    settings, started, show = list(settings), time.perf_counter(), _progress_line()
+
+    class Parallel(joblib.Parallel):
+        def print_progress(self):  # joblib calls it after each task, whatever the backend
+            done = self.n_completed_tasks
+            show(f"{done} of {len(settings)} runs · {time.perf_counter() - started:.0f} s", done == len(settings))
+
+    results = Parallel(n_jobs=jobs)(joblib.delayed(function)(**setting) for setting in settings)
+    return pd.DataFrame([setting | result for setting, result in zip(settings, results, strict=True)])
 
 
 # ---- Figures and results ---------------------------------------------------------------------------------------

@@ -1,0 +1,126 @@
+"""mmd, code_report and run_grid on cases whose answer is known."""
+
+import os
+
+import joblib
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.model_selection import ParameterGrid
+
+import nice_helpers as nh
+
+RNG = np.random.default_rng(0)
+
+
+def gaussian_mmd2(shift, bandwidth, dimensions):
+    """Return MMD² of N(0, I) and N(shift, I) under one Gaussian kernel, in closed form (a Gaussian integral)."""
+    b2 = bandwidth**2
+    return 2 * (b2 / (b2 + 2)) ** (dimensions / 2) * (1 - np.exp(-np.sum(np.square(shift)) / (2 * (b2 + 2))))
+
+
+@pytest.mark.parametrize("shift", [[0.0, 0.0], [1.0, -0.5]])
+def test_mmd_against_the_closed_form(shift):
+    x, y = RNG.standard_normal((3000, 2)), RNG.standard_normal((3000, 2)) + shift
+    expected = np.mean([gaussian_mmd2(shift, b, 2) for b in (0.5, 2.0)])
+    assert nh.mmd(x, y, bandwidths=[0.5, 2.0]) == pytest.approx(expected, abs=2e-3)
+
+
+def test_mmd_is_unbiased():
+    values = [nh.mmd(RNG.standard_normal((20, 2)), RNG.standard_normal((20, 2)), bandwidths=[1.0]) for _ in range(400)]
+    assert abs(np.mean(values)) < 4 * np.std(values) / 20
+    assert min(values) < 0
+
+
+def test_mmd_agrees_with_scikit_learns_kernel():
+    x, y = RNG.standard_normal((30, 3)).astype(np.float32), RNG.standard_normal((20, 3)).astype(np.float32)
+    kernel = lambda a, b: rbf_kernel(a, b, gamma=1 / (2 * 0.7**2))  # noqa: E731
+    within = [kernel(a, a)[~np.eye(len(a), dtype=bool)].mean() for a in (x, y)]
+    assert nh.mmd(x, y, bandwidths=[0.7]) == pytest.approx(sum(within) - 2 * kernel(x, y).mean(), abs=1e-6)
+
+
+def test_the_floor_is_where_real_against_real_falls():
+    real = RNG.standard_normal((1000, 2))
+    bandwidths = nh.median_bandwidths(real)
+    floor = nh.mmd_floor(real, 250, bandwidths=bandwidths)
+    fresh = [nh.mmd(*RNG.standard_normal((2, 250, 2)), bandwidths=bandwidths) for _ in range(100)]
+    assert abs(floor.mean) < 2e-4
+    assert floor.quantile95 == pytest.approx(np.quantile(fresh, 0.95), rel=0.5)
+    shifted = nh.mmd(real[:250] + 0.5, real[250:500], bandwidths=bandwidths)
+    assert shifted > 3 * floor.quantile95
+
+
+def test_median_bandwidths():
+    line = np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]])
+    np.testing.assert_allclose(nh.median_bandwidths(line), [0.5, 1, 2, 4])
+
+
+def test_bad_samples_are_refused():
+    with pytest.raises(ValueError, match="at least 2 samples each, got 1 and 5"):
+        nh.mmd(np.zeros((1, 2)), np.zeros((5, 2)), bandwidths=[1.0])
+    with pytest.raises(ValueError, match=r"y must have shape \(N, 2\), got \(5, 3\)"):
+        nh.mmd(np.zeros((4, 2)), np.zeros((5, 3)), bandwidths=[1.0])
+    with pytest.raises(ValueError, match="at least 2 × 3 samples, got 5"):
+        nh.mmd_floor(np.zeros((5, 2)), 3, bandwidths=[1.0])
+
+
+def identity_flow(size):
+    return nh.Flow([nh.DiagonalScaling(size)])
+
+
+def test_code_report_accepts_normal_codes():
+    for size in (2, 50):
+        report = nh.code_report(identity_flow(size), np.random.default_rng(1).standard_normal((2000, size)))
+        assert report["normal"].all(), report
+
+
+@pytest.mark.parametrize(
+    ("change", "row"),
+    [
+        (lambda z: z + np.eye(5)[0] * 0.3, "mean"),
+        (lambda z: z * (1 + 0.2 * np.eye(5)[1]), "deviation"),
+        (lambda z: z / np.linalg.norm(z, axis=1, keepdims=True) * np.sqrt(5), "radius"),
+        (lambda z: np.sign(z) * np.abs(z) ** 0.5, "projection"),
+    ],
+)
+def test_code_report_finds_what_is_wrong(change, row):
+    report = nh.code_report(identity_flow(5), change(np.random.default_rng(2).standard_normal((3000, 5))))
+    assert not report.loc[row, "normal"]
+
+
+def test_code_report_needs_a_gaussian_prior():
+    with pytest.raises(ValueError, match="Gaussian prior, got logistic"):
+        nh.code_report(nh.NICE(2, 4, 1), np.zeros((5, 2)))
+
+
+def negative_log_likelihood(blocks, seed):
+    """Return a number that only the helper can compute, and the process that did."""
+    flow = nh.RealNVP(2, 4, blocks, seed=seed)
+    return {"nll": -float(tf.reduce_mean(flow.log_prob(np.ones((3, 2))))), "process": os.getpid()}
+
+
+GRID = ParameterGrid({"blocks": [1, 2], "seed": [0, 1]})
+
+
+def test_run_grid_keeps_settings_and_results_together():
+    table = nh.run_grid(negative_log_likelihood, GRID, jobs=1)
+    assert list(table.columns) == ["blocks", "seed", "nll", "process"]
+    for _, row in table.iterrows():
+        assert row["nll"] == negative_log_likelihood(int(row["blocks"]), int(row["seed"]))["nll"]
+
+
+def test_the_same_call_runs_on_a_dask_cluster(monkeypatch):
+    from dask.distributed import Client, LocalCluster
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    alone = nh.run_grid(negative_log_likelihood, GRID, jobs=1)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
+        with joblib.parallel_config(backend="dask"):
+            table = nh.run_grid(negative_log_likelihood, GRID)
+    np.testing.assert_array_equal(table["nll"], alone["nll"])
+    assert os.getpid() not in set(table["process"])
