@@ -27,6 +27,7 @@ import socket
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -206,8 +207,8 @@ def _to_8x8(images):
     return np.stack(small)[:, 1:-1, 1:-1]
 
 
-def dequantize(x, seed):
-    """Map integer pixels 0…255 to the unit interval by uniform noise: (x + u) / 256 with u in [0, 1).
+def dequantize(x, seed, levels=256):
+    """Map integer pixels 0 … levels − 1 to the unit interval by uniform noise: (x + u) / levels with u in [0, 1).
 
     A density on discrete values is unbounded; with this noise E[log p] bounds the discrete log-likelihood from
     below (Theis et al. 2016, arXiv:1511.01844, section 3.1).
@@ -221,15 +222,17 @@ def dequantize(x, seed):
     """
     x = tf.cast(x, tf.float32)
     seed = tf.convert_to_tensor(seed, tf.int32)
-    return (x + tf.random.stateless_uniform(tf.shape(x), tf.stack([seed, 0]) if seed.shape.rank == 0 else seed)) / 256.0
+    return (
+        x + tf.random.stateless_uniform(tf.shape(x), tf.stack([seed, 0]) if seed.shape.rank == 0 else seed)
+    ) / levels
 
 
-def bits_per_dim(nats, dimensions):
-    """Return bits per dimension of 256-level data from the log-density (nats) of the data scaled to [0, 1).
+def bits_per_dim(nats, dimensions, levels=256):
+    """Return bits per dimension of integer data from the log-density (nats) of the dequantized data in [0, 1).
 
-    -log2 p(x)/D, plus the 8 bits by which scaling by 1/256 raised the density (RealNVP, section 4.1).
+    -log2 p(x)/D, plus the log2(levels) bits by which scaling by 1/levels raised the density (RealNVP, section 4.1).
     """
-    return 8.0 - np.asarray(nats) / (dimensions * np.log(2.0))
+    return np.log2(levels) - np.asarray(nats) / (dimensions * np.log(2.0))
 
 
 def make_parabola(n, *, seed, noise=0.1):
@@ -1091,6 +1094,38 @@ def mmd_floor(real, num_samples, *, bandwidths, splits=200, seed=0):
     return Floor(float(np.mean(values)), float(np.quantile(values, 0.95)))
 
 
+def quality_card(real, generated, forest, labels=None, *, seed=0):
+    """Score generated samples (M, D) against real ones (N, D) of the same kind, unseen in training.
+
+    Args:
+        forest: a scikit-learn classifier trained on real samples.
+        labels: the labels (M,) that the generated samples should have, if any.
+
+    Returns:
+        A dict: `mmd2` and its `mmd2_floor95`; `c2st_accuracy`, that of a random forest that tells real from generated
+        in 5-fold cross-validation, 0.5 if it can't (Lopez-Paz and Oquab 2017, arXiv:1610.06545); `confidence`, the
+        classifier's mean largest probability; with labels also its `accuracy`.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import cross_val_score
+
+    real, generated = np.asarray(real), np.asarray(generated)
+    n = min(len(real) // 2, len(generated), 1000)
+    bandwidths = median_bandwidths(real)
+    pair = np.concatenate([real[:n], generated[:n]])
+    which = np.repeat([0, 1], n)
+    probability = forest.predict_proba(generated)
+    card = {
+        "mmd2": mmd(generated[:n], real[:n], bandwidths=bandwidths),
+        "mmd2_floor95": mmd_floor(real, n, bandwidths=bandwidths, seed=seed).quantile95,
+        "c2st_accuracy": cross_val_score(RandomForestClassifier(random_state=seed), pair, which, cv=5).mean(),
+        "confidence": probability.max(1).mean(),
+    }
+    if labels is not None:
+        card["accuracy"] = np.mean(forest.classes_[probability.argmax(1)] == labels)
+    return {key: float(value) for key, value in card.items()}
+
+
 def code_report(flow, x, condition=None, *, projections=100, seed=0):
     """Test whether the code of data (N, D) is standard normal: four statistics, each with its limit.
 
@@ -1142,7 +1177,9 @@ def run_grid(function, settings, *, jobs=2):
             done = self.n_completed_tasks
             show(f"{done} of {len(settings)} runs · {time.perf_counter() - started:.0f} s", done == len(settings))
 
-    results = Parallel(n_jobs=jobs)(joblib.delayed(function)(**setting) for setting in settings)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A worker stopped")  # loky replaces workers that TensorFlow has made large
+        results = Parallel(n_jobs=jobs)(joblib.delayed(function)(**setting) for setting in settings)
     return pd.DataFrame([setting | result for setting, result in zip(settings, results, strict=True)])
 
 

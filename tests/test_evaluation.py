@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import ParameterGrid
 
@@ -64,6 +65,22 @@ def test_bad_samples_are_refused():
         nh.mmd(np.zeros((4, 2)), np.zeros((5, 3)), bandwidths=[1.0])
     with pytest.raises(ValueError, match="at least 2 × 3 samples, got 5"):
         nh.mmd_floor(np.zeros((5, 2)), 3, bandwidths=[1.0])
+
+
+def test_quality_card_on_sets_whose_answer_is_known():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(2, size=1200)
+    x = rng.standard_normal((1200, 4)) + 3 * labels[:, None]
+    forest = RandomForestClassifier(50, random_state=0).fit(x[:400], labels[:400])
+    same = nh.quality_card(x[400:800], x[800:], forest, labels[800:])
+    assert same["mmd2"] < 2 * same["mmd2_floor95"]
+    assert same["c2st_accuracy"] == pytest.approx(0.5, abs=0.1)
+    assert min(same["accuracy"], same["confidence"]) > 0.95
+    shifted = nh.quality_card(x[400:800], x[800:] + 2, forest, 1 - labels[800:])
+    assert shifted["mmd2"] > 5 * shifted["mmd2_floor95"]
+    assert shifted["c2st_accuracy"] > 0.9
+    assert shifted["accuracy"] < 0.7
+    assert "accuracy" not in nh.quality_card(x[400:800], x[800:], forest)
 
 
 def identity_flow(size):
