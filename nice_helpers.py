@@ -1157,6 +1157,11 @@ def code_report(flow, x, condition=None, *, projections=100, seed=0):
     return report.assign(normal=report["value"] <= report["limit"])
 
 
+def _run_setting(function, setting):
+    """Call function(**setting) in a worker; as part of this module it lets TensorFlow start quietly there too."""
+    return function(**setting)
+
+
 def run_grid(function, settings, *, jobs=2):
     """Call function(**setting) for each setting in parallel processes; return a DataFrame of settings and results.
 
@@ -1179,7 +1184,7 @@ def run_grid(function, settings, *, jobs=2):
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A worker stopped")  # loky replaces workers that TensorFlow has made large
-        results = Parallel(n_jobs=jobs)(joblib.delayed(function)(**setting) for setting in settings)
+        results = Parallel(n_jobs=jobs)(joblib.delayed(_run_setting)(function, setting) for setting in settings)
     return pd.DataFrame([setting | result for setting, result in zip(settings, results, strict=True)])
 
 
