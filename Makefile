@@ -100,7 +100,7 @@ $(RUN)/%.ipynb: notebooks/%.ipynb nice_helpers.py | $(ENV)
 	@$(ISOLATED) $(PY) export/run_notebook.py $< $@ --profile $(PROFILE)
 
 $(RUN)/%.html: $(RUN)/%.ipynb
-	@$(ISOLATED) $(PY) -m nbconvert --log-level WARN --to html $< --output-dir $(RUN)/pages
+	@$(ISOLATED) $(PY) -m nbconvert --log-level ERROR --to html $< --output-dir $(RUN)/pages
 	@mv $(RUN)/pages/$*.html $@
 
 $(RUN)/$(HANDIN).selection: FORCE

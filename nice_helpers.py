@@ -227,6 +227,11 @@ def dequantize(x, seed, levels=256):
     ) / levels
 
 
+def quantize(x, levels=256):
+    """Undo `dequantize`: return the integer pixels 0 … levels − 1 (float32) in whose cells x falls, clipped."""
+    return np.clip(np.floor(np.asarray(x, np.float32) * levels), 0, levels - 1)
+
+
 def bits_per_dim(nats, dimensions, levels=256):
     """Return bits per dimension of integer data from the log-density (nats) of the dequantized data in [0, 1).
 
@@ -701,7 +706,8 @@ class Flow(keras.Model):
     def _run(self, method, values, condition, name):
         values = _matrix(values, self.input_size, name)
         condition = _check_condition(condition, self.condition_size, values)
-        return self._graphs[method](values, condition)
+        # Inside another graph the method itself: a graph called from an XLA loop ran 25 times slower.
+        return (self._graphs[method] if tf.executing_eagerly() else method)(values, condition)
 
     def _forward(self, x, condition, training=False):
         log_det = tf.zeros_like(x[:, 0])
@@ -902,6 +908,28 @@ def train_inn(
     callbacks.on_train_end()
     flow._initial_epoch = None
     return pd.DataFrame(records).set_index("epoch") if records else pd.DataFrame(columns=["nats", "seconds"])
+
+
+def keep_first(z, k):
+    """Return the codes z (N, D) with all but the first k dimensions set to zero."""
+    if not 1 <= k <= z.shape[1]:
+        raise ValueError(f"k must lie in 1…{z.shape[1]}, got {k!r}")
+    return tf.concat([z[:, :k], tf.zeros_like(z[:, k:])], axis=1)
+
+
+def reconstruct(flow, x, k, condition=None):
+    """Return the data (N, D) that the first k code dimensions of x (N, D) decode to."""
+    return flow.backward(keep_first(flow.forward(x, condition)[0], k), condition)
+
+
+def reconstruction_loss(k, weight):
+    """Return an extra_loss for train_inn: weight times the mean of ‖reconstruct(x) − x‖² over the batch."""
+
+    def loss(flow, x, z, condition):
+        decoded = flow.backward(keep_first(z, k), condition)
+        return weight * tf.reduce_mean(tf.reduce_sum((decoded - x) ** 2, axis=1))
+
+    return loss
 
 
 def _training_data(flow, x, condition, augment):
@@ -1271,6 +1299,8 @@ def plot_history(ax, history, label=None, *, color=BLUE):
 def save_results(notebook, *, profile, **numbers):
     """Write build/results/<notebook>.json: the numbers, the profile, versions, machine and seconds since the import.
 
+    Numbers of the profile "smoke" mean nothing; they go to build/smoke/ and never overwrite a real run's.
+
     Args:
         notebook: the file's name without its ending.
         numbers: strings or finite numbers; `data_source` where data were loaded.
@@ -1288,6 +1318,6 @@ def save_results(notebook, *, profile, **numbers):
     record |= {f"version_{name}": module.__version__ for name, module in modules.items()}
     record |= {"version_python": platform.python_version(), "cores": os.cpu_count()}
     record["seconds"] = round(time.perf_counter() - _STARTED, 1)
-    folder = HERE / "build" / "results"
+    folder = HERE / "build" / ("smoke" if profile == "smoke" else "results")
     folder.mkdir(parents=True, exist_ok=True)
     _write_whole(folder / f"{notebook}.json", lambda f: f.write(json.dumps(record, indent=1).encode() + b"\n"))

@@ -216,11 +216,12 @@ def test_results_are_written_whole_with_versions(monkeypatch, tmp_path):
     import json
 
     monkeypatch.setattr(nh, "HERE", tmp_path)
-    nh.save_results("01_test", profile="smoke", kl_nats=np.float32(0.5), n_train=3, data_source="full")
+    nh.save_results("01_test", profile="default", kl_nats=np.float32(0.5), n_train=3, data_source="full")
     record = json.loads((tmp_path / "build/results/01_test.json").read_text())
     assert record["kl_nats"] == 0.5
     assert {"profile", "seconds", "cores", "version_tensorflow", "version_keras", "version_numpy"} <= set(record)
     for bad in (np.nan, np.inf, [1, 2], None):
         with pytest.raises(ValueError, match="kl_nats must be a string or a finite number"):
-            nh.save_results("01_test", profile="smoke", kl_nats=bad)
+            nh.save_results("01_test", profile="default", kl_nats=bad)
+    nh.save_results("01_test", profile="smoke", kl_nats=9.0)  # must not overwrite the real run
     assert json.loads((tmp_path / "build/results/01_test.json").read_text()) == record

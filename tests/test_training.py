@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import sample_data
+from conftest import randomize, sample_data
 
 import nice_helpers as nh
 
@@ -99,6 +99,8 @@ def test_dequantize_spreads_each_pixel_over_its_cell():
     np.testing.assert_allclose((y * 256 - x).mean(), 0.5, atol=0.01)
     np.testing.assert_array_equal(y, nh.dequantize(x, 3))
     assert not np.array_equal(y, nh.dequantize(x, 4))
+    assert np.mean(nh.quantize(y) == x) > 0.9999  # but for u that float32 rounds up to 1
+    np.testing.assert_array_equal(nh.quantize([-0.2, 0.5, 1.3], levels=17), [0, 8, 16])
 
 
 def test_extra_loss_is_added():
@@ -210,3 +212,36 @@ def test_progress_is_one_line_updated_in_place(monkeypatch):
     nh.train_inn(scaling_flow(), sample_data(100, 2)[0], epochs=4, batch_size=50)
     assert [kind for kind, _ in lines].count("display") == 1
     assert lines[-1][1].startswith("epoch 4/4 · train")
+
+
+def test_reconstruct_keeps_the_first_code_dimensions_and_zeroes_the_rest():
+    flow = randomize(nh.RealNVP(5, 8, 2, condition_size=2), scale=0.3)
+    x, condition = sample_data(7, 5, 2)
+    code = flow.forward(x, condition)[0].numpy()
+    for k in (1, 3, 5):
+        again = flow.forward(nh.reconstruct(flow, x, k, condition), condition)[0].numpy()
+        np.testing.assert_allclose(again[:, :k], code[:, :k], atol=1e-4)
+        np.testing.assert_allclose(again[:, k:], 0, atol=1e-4)
+    np.testing.assert_allclose(nh.reconstruct(flow, x, 5, condition), x, atol=1e-4)
+    for k in (0, 6):
+        with pytest.raises(ValueError, match=f"k must lie in 1…5, got {k}"):
+            nh.reconstruct(flow, x, k, condition)
+
+
+def test_the_reconstruction_loss_is_that_of_the_reconstruction():
+    flow = randomize(nh.RealNVP(4, 8, 2), scale=0.3)
+    x, _ = sample_data(9, 4)
+    loss = nh.reconstruction_loss(2, 10.0)(flow, x, flow.forward(x)[0], None)
+    assert float(loss) == pytest.approx(10 * np.mean(np.sum((nh.reconstruct(flow, x, 2) - x) ** 2, axis=1)), rel=1e-5)
+
+
+def test_the_bottleneck_lowers_the_error_of_the_reconstruction():
+    plane = np.random.default_rng(0).standard_normal((500, 2)) @ np.random.default_rng(1).standard_normal((2, 6))
+    x = (plane + 0.1 * np.random.default_rng(2).standard_normal((500, 6))).astype(np.float32)
+    errors = {}
+    for weight in (0.0, 100.0):
+        flow = nh.RealNVP(6, 16, 4, seed=0)
+        options = {"epochs": 30, "batch_size": 100, "learning_rate": 3e-3, "verbose": False}
+        nh.train_inn(flow, x, **options, extra_loss=nh.reconstruction_loss(2, weight))
+        errors[weight] = np.mean((nh.reconstruct(flow, x, 2) - x) ** 2)
+    assert errors[100.0] < 0.5 * errors[0.0]
