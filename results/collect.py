@@ -70,10 +70,10 @@ def table(results):
 
 def with_table(readme, results):
     """Return the README's text with the table between its two markers replaced."""
-    marked = re.compile(r"(<!-- results -->\n).*?(\n<!-- /results -->)", re.DOTALL)
+    marked = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
     if not marked.search(readme):
         raise ValueError("README.md must have the markers <!-- results --> and <!-- /results -->, got neither or one")
-    return marked.sub(lambda match: match[1] + table(results) + match[2], readme)
+    return marked.sub(lambda match: match[1] + table(results) + "\n" + match[2], readme)
 
 
 def picture(notebook, description):
