@@ -343,14 +343,13 @@ def _check_size(name, value, least):
         raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
 
 
-def mlp(input_size, output_size, *, hidden_size, hidden_layers, residual=False, normalization=None, seed=None):
+def mlp(input_size, output_size, *, hidden_size, hidden_layers, normalization=None, seed=None):
     """Build a fully connected ReLU network as a Keras model; its linear last layer starts at zero.
 
     With a last layer of zeros each coupling starts as the identity, so a deep flow starts without blowing up
     (Glow, section 3.3).
 
     Args:
-        residual: add the input of each hidden layer after the first to its output.
         normalization: None, "layer" or "batch": a Keras normalization before each activation.
         seed: of the initial weights; whatever np.random.default_rng takes.
     """
@@ -359,13 +358,12 @@ def mlp(input_size, output_size, *, hidden_size, hidden_layers, residual=False, 
     normalize = {"layer": keras.layers.LayerNormalization, "batch": keras.layers.BatchNormalization}
     rng = np.random.default_rng(seed)
     inputs = h = keras.Input((input_size,))
-    for i in range(hidden_layers):
+    for _ in range(hidden_layers):
         initializer = keras.initializers.HeNormal(seed=int(rng.integers(2**31)))
-        y = keras.layers.Dense(hidden_size, kernel_initializer=initializer)(h)
+        h = keras.layers.Dense(hidden_size, kernel_initializer=initializer)(h)
         if normalization:
-            y = normalize[normalization]()(y)
-        y = keras.layers.Activation("relu")(y)
-        h = keras.layers.Add()([h, y]) if residual and i > 0 else y
+            h = normalize[normalization]()(h)
+        h = keras.layers.Activation("relu")(h)
     return keras.Model(inputs, keras.layers.Dense(output_size, kernel_initializer="zeros")(h))
 
 
@@ -734,7 +732,6 @@ def NICE(
     prior="logistic",
     split="odd-even",
     *,
-    residual=False,
     normalization=None,
     seed=None,
 ):
@@ -748,7 +745,7 @@ def NICE(
         couplings: ≥ 3 for every column to be able to depend on every other one.
         prior: "logistic" or "gaussian".
         split: "odd-even" or "half".
-        residual, normalization: see `mlp`.
+        normalization: None, "layer" or "batch", inside the networks.
         seed: of the initial weights.
 
     Returns:
@@ -759,8 +756,8 @@ def NICE(
     layers = []
     for i in range(couplings):
         kept, changed = coupling_sizes(input_size, swap=i % 2 == 1)
-        options = {"residual": residual, "normalization": normalization, "seed": None if seed is None else [seed, i]}
-        network = mlp(kept, changed, hidden_size=hidden_size, hidden_layers=hidden_layers, **options)
+        sizes = {"hidden_size": hidden_size, "hidden_layers": hidden_layers, "normalization": normalization}
+        network = mlp(kept, changed, **sizes, seed=None if seed is None else [seed, i])
         layers.append(AdditiveCoupling(input_size, network, split=split, swap=i % 2 == 1))
     return Flow([*layers, DiagonalScaling(input_size)], prior)
 
@@ -824,7 +821,8 @@ def train_inn(
         x: data (N, D); stays in its own dtype until a batch is formed, so images can be uint8.
         condition: (N, C) for a conditional flow.
         epochs, batch_size: integers ≥ 1.
-        learning_rate: a float or a Keras learning-rate schedule (over steps, not epochs).
+        learning_rate: a float, a Keras learning-rate schedule (over steps, not epochs), or a function that makes one
+            from the number of steps, such as warm_up_cosine(3e-3).
         validation: data (n, D), or a pair (data, condition), to evaluate after each epoch.
         augment: function (batch, seed) → float32 batch, called on each batch in the graph, for example `dequantize`.
         extra_loss: function (flow, x, z, condition) → scalar, added to the negative log-likelihood.
@@ -849,10 +847,12 @@ def train_inn(
     if validation is not None:
         x_val, condition_val = _training_data(flow, x_val, condition_val, augment)
         x_val = augment(x_val, tf.constant([seed, -1])) if augment else x_val
-    flow.compile(optimizer=keras.optimizers.Adam(learning_rate))
-    flow.optimizer.build(flow.trainable_variables)
     count, batch_size = len(x), min(batch_size, len(x))
     steps = -(-count // batch_size)
+    if callable(learning_rate) and not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        learning_rate = learning_rate(epochs * steps)
+    flow.compile(optimizer=keras.optimizers.Adam(learning_rate))
+    flow.optimizer.build(flow.trainable_variables)
 
     def step(batch, c, step_seed):
         batch = augment(batch, step_seed) if augment else batch
@@ -908,6 +908,20 @@ def train_inn(
     callbacks.on_train_end()
     flow._initial_epoch = None
     return pd.DataFrame(records).set_index("epoch") if records else pd.DataFrame(columns=["nats", "seconds"])
+
+
+def warm_up_cosine(peak):
+    """Return, for train_inn's learning_rate, a rate that warms up to `peak` in 5 % of the steps, then falls to zero.
+
+    It falls along half a cosine (Loshchilov and Hutter: SGDR, 2017, arXiv:1608.03983, equation 5, without restarts).
+    """
+
+    def schedule(steps):
+        warm_up = steps // 20
+        decay = steps - warm_up
+        return keras.optimizers.schedules.CosineDecay(peak / 10, decay, warmup_target=peak, warmup_steps=warm_up)
+
+    return schedule
 
 
 def keep_first(z, k):
@@ -1079,11 +1093,17 @@ def _kernel(x, y, bandwidths):
     return np.mean([np.exp(-squared / (2 * b**2)) for b in bandwidths], axis=0)
 
 
+def _mmd2(k_xx, k_yy, k_xy):
+    n, m = k_xy.shape
+    off_diagonal = [k.sum() - np.trace(k) for k in (k_xx, k_yy)]  # a point beside itself would bias the means
+    return float(off_diagonal[0] / (n * (n - 1)) + off_diagonal[1] / (m * (m - 1)) - 2 * k_xy.mean())
+
+
 def mmd(x, y, *, bandwidths):
     """Estimate the squared maximum mean discrepancy of two samples without bias; it can be slightly negative.
 
     The kernel is the mean over the bandwidths b of exp(−‖x − y‖² / 2b²). Source: Gretton et al.: A Kernel
-    Two-Sample Test, 2012, JMLR 13, equation 3 (Lemma 6).
+    Two-Sample Test, 2012, JMLR 13, Lemma 6.
 
     Args:
         x: sample (N, D), N ≥ 2.
@@ -1091,12 +1111,9 @@ def mmd(x, y, *, bandwidths):
         bandwidths: in the units of the data; take median_bandwidths(real data), the same for all that is compared.
     """
     x, y = _matrix(x, np.shape(x)[-1], "x"), _matrix(y, np.shape(x)[-1], "y")
-    n, m = len(x), len(y)
-    if min(n, m) < 2:
-        raise ValueError(f"x and y must have at least 2 samples each, got {n} and {m}")
-    k_xx, k_yy = _kernel(x, x, bandwidths), _kernel(y, y, bandwidths)
-    within = (k_xx.sum() - n) / (n * (n - 1)) + (k_yy.sum() - m) / (m * (m - 1))  # the diagonal's ones left out
-    return float(within - 2 * _kernel(x, y, bandwidths).mean())
+    if min(len(x), len(y)) < 2:
+        raise ValueError(f"x and y must have at least 2 samples each, got {len(x)} and {len(y)}")
+    return _mmd2(*(_kernel(a, b, bandwidths) for a, b in ((x, x), (y, y), (x, y))))
 
 
 class Floor(NamedTuple):
@@ -1110,48 +1127,45 @@ def mmd_floor(real, num_samples, *, bandwidths, splits=200, seed=0):
     """Return the Floor of `mmd` between disjoint parts of `num_samples` each, over random splits of real (N, D)."""
     if len(real) < 2 * num_samples:
         raise ValueError(f"real must have at least 2 × {num_samples} samples, got {len(real)}")
-    rng, n = np.random.default_rng(seed), num_samples
-    kernel = _kernel(real[: 4 * n], real[: 4 * n], bandwidths)
-    np.fill_diagonal(kernel, 0.0)
+    rng = np.random.default_rng(seed)
+    kernel = _kernel(real[: 4 * num_samples], real[: 4 * num_samples], bandwidths)
     values = []
     for _ in range(splits):
         order = rng.permutation(len(kernel))
-        x, y = order[:n], order[n : 2 * n]
-        within = kernel[np.ix_(x, x)].sum() + kernel[np.ix_(y, y)].sum()
-        values.append(within / (n * (n - 1)) - 2 * kernel[np.ix_(x, y)].mean())
+        x, y = order[:num_samples], order[num_samples : 2 * num_samples]
+        values.append(_mmd2(*(kernel[np.ix_(a, b)] for a, b in ((x, x), (y, y), (x, y)))))
     return Floor(float(np.mean(values)), float(np.quantile(values, 0.95)))
 
 
-def quality_card(real, generated, forest, labels=None, *, seed=0):
-    """Score generated samples (M, D) against real ones (N, D) of the same kind, unseen in training.
+def quality_card(real, generated, forest, *, seed=0):
+    """Score generated samples against real ones (N, D) of the same kind, unseen in training.
 
     Args:
-        forest: a scikit-learn classifier trained on real samples.
-        labels: the labels (M,) that the generated samples should have, if any.
+        generated: a dict of each model's name and its samples (M, D), in random order.
+        forest: a scikit-learn classifier trained on real samples and their labels.
 
     Returns:
-        A dict: `mmd2` and its `mmd2_floor95`; `c2st_accuracy`, that of a random forest that tells real from generated
-        in 5-fold cross-validation, 0.5 if it can't (Lopez-Paz and Oquab 2017, arXiv:1610.06545); `confidence`, the
-        classifier's mean largest probability; with labels also its `accuracy`.
+        A DataFrame with a row for each model: `mmd2` and its `mmd2_floor95`; `c2st_accuracy`, that of a random forest
+        that tells real from generated in 5-fold cross-validation, 0.5 if it can't (Lopez-Paz and Oquab 2017,
+        arXiv:1610.06545); `confidence`, the classifier's mean largest probability.
     """
+    import pandas as pd
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import cross_val_score
 
-    real, generated = np.asarray(real), np.asarray(generated)
-    n = min(len(real) // 2, len(generated), 1000)
-    bandwidths = median_bandwidths(real)
-    pair = np.concatenate([real[:n], generated[:n]])
-    which = np.repeat([0, 1], n)
-    probability = forest.predict_proba(generated)
-    card = {
-        "mmd2": mmd(generated[:n], real[:n], bandwidths=bandwidths),
-        "mmd2_floor95": mmd_floor(real, n, bandwidths=bandwidths, seed=seed).quantile95,
-        "c2st_accuracy": cross_val_score(RandomForestClassifier(random_state=seed), pair, which, cv=5).mean(),
-        "confidence": probability.max(1).mean(),
-    }
-    if labels is not None:
-        card["accuracy"] = np.mean(forest.classes_[probability.argmax(1)] == labels)
-    return {key: float(value) for key, value in card.items()}
+    n = min(len(real) // 2, *(len(samples) for samples in generated.values()), 1000)
+    bandwidths, rows = median_bandwidths(real), {}
+    floor = mmd_floor(real, n, bandwidths=bandwidths, seed=seed).quantile95
+    for name, samples in generated.items():
+        pair = np.concatenate([real[:n], samples[:n]])
+        judge = RandomForestClassifier(random_state=seed, n_jobs=-1)
+        rows[name] = {
+            "mmd2": mmd(samples[:n], real[:n], bandwidths=bandwidths),
+            "mmd2_floor95": floor,
+            "c2st_accuracy": cross_val_score(judge, pair, np.repeat([0, 1], n), cv=5).mean(),
+            "confidence": forest.predict_proba(samples).max(1).mean(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def code_report(flow, x, condition=None, *, projections=100, seed=0):

@@ -150,7 +150,7 @@ def test_samples_follow_the_density(small_flow):
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: nh.NICE(5, 8, 2, residual=True), lambda: nh.RealNVP(3, 8, 3, condition_size=2)]
+    "build", [lambda: nh.NICE(5, 8, 2, normalization="layer"), lambda: nh.RealNVP(3, 8, 3, condition_size=2)]
 )
 def test_save_and_load_is_bit_exact(build, tmp_path):
     flow = randomize(build())

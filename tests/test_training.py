@@ -245,3 +245,16 @@ def test_the_bottleneck_lowers_the_error_of_the_reconstruction():
         nh.train_inn(flow, x, **options, extra_loss=nh.reconstruction_loss(2, weight))
         errors[weight] = np.mean((nh.reconstruct(flow, x, 2) - x) ** 2)
     assert errors[100.0] < 0.5 * errors[0.0]
+
+
+def test_warm_up_cosine_starts_low_peaks_after_a_twentieth_and_ends_at_zero():
+    rate = nh.warm_up_cosine(3e-3)(1000)
+    assert float(rate(0)) == pytest.approx(3e-4)
+    assert float(rate(50)) == pytest.approx(3e-3)
+    assert float(rate(525)) == pytest.approx(1.5e-3)
+    assert float(rate(1000)) == pytest.approx(0, abs=1e-9)
+    flow = nh.NICE(2, 4, 1)
+    nh.train_inn(flow, np.zeros((25, 2)), epochs=3, batch_size=10, learning_rate=nh.warm_up_cosine(3e-3), verbose=False)
+    assert float(flow.optimizer.learning_rate) == pytest.approx(
+        0, abs=1e-9
+    )  # after 9 steps: also the last short batches
