@@ -408,9 +408,10 @@ class _Coupling(_Transform):
     """Split the columns, keep one part, and change the other by what `network` makes of the kept one.
 
     Args:
-        input_size: D ≥ 2; the first part of a split has ceil(D/2) columns, the second floor(D/2).
+        input_size: D ≥ 2.
         network: Keras model from (N, kept columns + condition_size) to (N, outputs).
-        split: "odd-even" (columns 0, 2, 4 … are the first part; NICE, section 5.1) or "half".
+        split: "odd-even" (columns 0, 2, 4 … are the first part; NICE, section 5.1), "half", or a mask (D,) of booleans,
+            True for the first part (RealNVP, section 3.4). Of an odd D the two named ones give the first part more.
         swap: keep the second part and change the first.
         condition_size: columns C of the condition, which the network sees beside the kept part (cINN).
     """
@@ -419,10 +420,19 @@ class _Coupling(_Transform):
 
     def __init__(self, input_size, network, *, split="odd-even", swap=False, condition_size=0, **kwargs):
         super().__init__(input_size, condition_size, **kwargs)
-        if split not in ("odd-even", "half"):
-            raise ValueError(f'split must be "odd-even" or "half", got {split!r}')
-        self.network, self.split, self.swap = network, split, bool(swap)
         kept, changed = coupling_sizes(input_size, swap=swap)
+        if not isinstance(split, str):
+            mask = np.asarray(split)
+            if mask.shape != (input_size,) or mask.dtype != bool or mask.all() or not mask.any():
+                raise ValueError(
+                    f"split must be a mask of {input_size} booleans, True and False among them, got {split}"
+                )
+            split = mask.tolist()
+            self._parts = [np.flatnonzero(mask == part) for part in (True, False)]
+            kept, changed = [len(part) for part in (self._parts[::-1] if swap else self._parts)]
+        elif split not in ("odd-even", "half"):
+            raise ValueError(f'split must be "odd-even", "half" or a mask, got {split!r}')
+        self.network, self.split, self.swap = network, split, bool(swap)
         expected = (kept + condition_size, self.outputs_per_column * changed)
         received = (network.input_shape[-1], network.output_shape[-1])
         if received != expected:
@@ -442,7 +452,12 @@ class _Coupling(_Transform):
     def _divide(self, x):
         """Return the kept and the changed part of x."""
         half = (self.input_size + 1) // 2
-        first, second = (x[:, :half], x[:, half:]) if self.split == "half" else (x[:, 0::2], x[:, 1::2])
+        if self.split == "half":
+            first, second = x[:, :half], x[:, half:]
+        elif self.split == "odd-even":
+            first, second = x[:, 0::2], x[:, 1::2]
+        else:
+            first, second = (tf.gather(x, part, axis=1) for part in self._parts)
         return (second, first) if self.swap else (first, second)
 
     def _join(self, kept, changed):
@@ -450,6 +465,8 @@ class _Coupling(_Transform):
         first, second = (changed, kept) if self.swap else (kept, changed)
         if self.split == "half":
             return tf.concat([first, second], 1)
+        if self.split != "odd-even":
+            return tf.gather(tf.concat([first, second], 1), np.argsort(np.concatenate(self._parts)), axis=1)
         pairs = self.input_size // 2
         zipped = tf.reshape(tf.stack([first[:, :pairs], second], 2), (-1, 2 * pairs))
         return tf.concat([zipped, first[:, pairs:]], 1)  # an odd D leaves one column over
@@ -459,7 +476,7 @@ class _Coupling(_Transform):
 
 
 def coupling_sizes(input_size, *, swap=False):
-    """Return (kept, changed): how many columns a coupling of this size keeps and changes."""
+    """Return (kept, changed): how many columns a coupling with a named split keeps and changes."""
     sizes = ((input_size + 1) // 2, input_size // 2)
     return sizes[::-1] if swap else sizes
 
@@ -789,6 +806,63 @@ def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
         network = mlp(kept + condition_size, 2 * changed, hidden_size=hidden_size, hidden_layers=2, seed=seeds[0])
         layers.append(AffineCoupling(input_size, network, split="half", condition_size=condition_size))
     return Flow(layers, "gaussian")
+
+
+def _conv_network(size, rows, channels, residual_blocks, seed):
+    """Build a residual network from half of the pixels (N, size²/2) to [s, t] (N, size²); its last layers are zero.
+
+    Of each 2×2 block of pixels it sees two, as channels of a grid of blocks. `rows` says that they lie side by side.
+    """
+    side, half, conv = size // 2, size**2 // 2, keras.layers.Conv2D
+    rng = np.random.default_rng(seed)
+
+    def draw():
+        return keras.initializers.HeNormal(seed=int(rng.integers(2**31)))
+
+    inputs = keras.Input((half,))
+    h = keras.layers.Reshape((side, side, 2) if rows else (side, 2, side))(inputs)
+    h = h if rows else keras.layers.Permute((1, 3, 2))(h)
+    h = conv(channels, 3, padding="same", kernel_initializer=draw())(h)
+    for _ in range(residual_blocks):
+        y = conv(channels, 3, padding="same", kernel_initializer=draw())(keras.layers.ReLU()(h))
+        y = conv(channels, 3, padding="same", kernel_initializer="zeros")(keras.layers.ReLU()(y))
+        h = keras.layers.Add()([h, y])
+    heads = []
+    for _ in ("s", "t"):
+        y = conv(2, 3, padding="same", kernel_initializer="zeros")(keras.layers.ReLU()(h))
+        heads.append(keras.layers.Reshape((half,))(y if rows else keras.layers.Permute((1, 3, 2))(y)))
+    return keras.Model(inputs, keras.layers.Concatenate()(heads))
+
+
+def ConvRealNVP(size=28, channels=32, couplings=8, residual_blocks=2, *, seed=None):
+    """Build RealNVP for square grey images: logit, affine couplings of residual convolutional networks, a scaling.
+
+    The first half of the couplings splits the pixels as a checkerboard, the second half by channels after squeezing
+    2×2 blocks into four channels. Source: RealNVP, sections 3.4 to 3.6 and 4.1, figure 3. Two things differ: a network
+    sees only the kept pixels, as channels of the blocks, in place of masked images, and there is one scale.
+
+    Args:
+        size: even number of pixels in a row.
+        channels, residual_blocks: of the networks, which have 3×3 kernels.
+        couplings: even.
+        seed: of the initial weights.
+
+    Returns:
+        A Flow over size² columns with the Gaussian prior. Train it with jit_compile=False: XLA is slow at convolutions.
+    """
+    for name, value in (("size", size), ("couplings", couplings)):
+        _check_size(name, value, 2)
+        if value % 2:
+            raise ValueError(f"{name} must be even, got {value}")
+    row, column = np.divmod(np.arange(size**2), size)
+    layers = [Logit(size**2)]
+    for i in range(couplings):
+        rows = i >= couplings // 2
+        mask = row % 2 == 0 if rows else (row + column) % 2 == 0
+        kernel_seed = None if seed is None else [seed, i]
+        network = _conv_network(size, rows, channels, residual_blocks, kernel_seed)
+        layers.append(AffineCoupling(size**2, network, split=mask, swap=i % 2 == 1))
+    return Flow([*layers, DiagonalScaling(size**2)], "gaussian")
 
 
 # ---- Training --------------------------------------------------------------------------------------------------

@@ -335,3 +335,54 @@ def test_check_flow_passes_a_right_flow():
     assert list(table.columns) == ["round_trip_x", "round_trip_z", "log_det_error"]
     assert list(table.index)[-1] == "whole flow"
     assert table.to_numpy().max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", [nh.AdditiveCoupling, nh.AffineCoupling])
+@pytest.mark.parametrize("swap", [False, True])
+def test_a_coupling_split_by_a_mask(kind, swap, tmp_path):
+    mask = np.array([True, False, False, True, False])
+    kept = mask != swap
+    outputs = (~kept).sum() * kind.outputs_per_column
+    network = nh.mlp(int(kept.sum()), int(outputs), hidden_size=16, hidden_layers=2)
+    layer = randomize(kind(5, network, split=mask, swap=swap))
+    x = sample_data(6, 5)[0]
+    z, _ = layer.forward(x)
+    np.testing.assert_array_equal(z.numpy()[:, kept], x[:, kept])
+    assert (z.numpy()[:, ~kept] != x[:, ~kept]).all()
+    flow = nh.Flow([layer])
+    nh.check_flow(flow, x)
+    flow.save(tmp_path / "flow.keras")
+    loaded = keras.models.load_model(tmp_path / "flow.keras")
+    np.testing.assert_array_equal(loaded.log_prob(x), flow.log_prob(x))
+
+
+@pytest.mark.parametrize(
+    "mask", [np.ones(5, bool), np.zeros(5, bool), np.array([True, False]), np.array([0, 1, 0, 1, 0])]
+)
+def test_an_unusable_mask_is_refused(mask):
+    with pytest.raises(ValueError, match="split must be a mask of 5 booleans"):
+        nh.AdditiveCoupling(5, nh.mlp(3, 2, hidden_size=4, hidden_layers=1), split=mask)
+
+
+def test_conv_real_nvp_is_invertible_with_the_right_log_det():
+    flow = randomize(nh.ConvRealNVP(6, channels=4, couplings=4, residual_blocks=1, seed=0), scale=0.2)
+    nh.check_flow(flow, np.random.default_rng(0).uniform(0.05, 0.95, (4, 36)))
+
+
+def test_conv_real_nvp_sees_neighbours_at_their_places():
+    flow = randomize(nh.ConvRealNVP(12, channels=4, couplings=4, residual_blocks=0, seed=0), scale=0.2)
+    for coupling in flow.transforms[1:5]:
+        x = np.zeros((145, 144), np.float32)
+        x[1:] += np.eye(144, dtype=np.float32)
+        z = coupling.forward(x)[0].numpy()
+        touched = np.abs((z[1:] - x[1:]) - (z[0] - x[0])) > 1e-6  # which pixel changes when which pixel is lit
+        lit, changed = np.nonzero(touched)
+        distance = np.abs(np.array(np.divmod(lit, 12)) - np.divmod(changed, 12)).max(0)
+        assert len(lit) > 144
+        assert distance.max() <= 5  # two 3×3 kernels on blocks of two pixels
+
+
+@pytest.mark.parametrize("options", [{"size": 5}, {"couplings": 3}, {"size": 0}])
+def test_conv_real_nvp_refuses_odd_sizes(options):
+    with pytest.raises(ValueError, match="must be"):
+        nh.ConvRealNVP(**({"size": 4} | options))

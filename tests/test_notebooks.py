@@ -1,6 +1,9 @@
 """The stored notebooks: no outputs, one setup cell for all, the sections a reader expects, cells of readable size."""
 
+import re
+
 import nbformat
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -79,3 +82,16 @@ def test_every_figure_has_a_description(notebook):
     source = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
     assert "plt.show()" not in source
     assert source.count("plt.subplots(") <= source.count("nh.show(")
+
+
+def test_the_outlier_threshold_never_sees_test_data():
+    path = ROOT / "notebooks" / "08_outlier_detection.ipynb"
+    cells = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    (chosen,) = [source for source in cells if re.search(r"^threshold = ", source, re.MULTILINE)]
+    names = {"np": np, "nice": {"mnist": "flow"}, "log_prob": lambda flow, x: -np.asarray(x, float)}
+    exec(chosen, names | {"VALIDATION": {"mnist": range(101)}}, found := {})  # anything else would be a NameError
+    assert found["threshold"] == -95
+    assert sum("threshold =" in source for source in cells) == 1
+    split = next(source for source in cells if "VALIDATION = {" in source)
+    train, validation = (re.search(rf"^{name} = .*", split, re.MULTILINE)[0] for name in ("TRAIN", "VALIDATION"))
+    assert ".x_train[:cut]" in train and '.x_train[cut : budget["images"]]' in validation
