@@ -42,7 +42,7 @@ ISOLATED = JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= JUPYTER_DATA_DIR="$(CURDIR)/b
   IPYTHONDIR="$(CURDIR)/build/home/ipython" KERAS_HOME="$(CURDIR)/build/home/keras" \
   MPLCONFIGDIR="$(CURDIR)/build/home/matplotlib" PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help setup lab smoke export-html submission test lint bench results clean FORCE
+.PHONY: help setup lab smoke export-html submission test test-browser lint bench results clean FORCE
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -63,6 +63,9 @@ submission: export-html ## the same, for those who look for this word
 
 test: $(DEV) lint smoke ## lint, every notebook in smoke, unit tests
 	$(ISOLATED) $(PY) -m pytest
+
+test-browser: $(DEV) smoke ## the exported pages in Chromium (apt install chromium)
+	$(ISOLATED) $(PY) -m pytest -m browser
 
 lint: $(DEV) ## check style and format
 	$(PY) -m ruff check .
@@ -99,9 +102,8 @@ $(RUN)/%.ipynb: notebooks/%.ipynb nice_helpers.py | $(ENV)
 	@position=$$(printf '%s\n' $(NAMES) | grep -nx '$*' | cut -d: -f1); echo "[$$position/$(words $(NAMES))] $*"
 	@$(ISOLATED) $(PY) export/run_notebook.py $< $@ --profile $(PROFILE)
 
-$(RUN)/%.html: $(RUN)/%.ipynb
-	@$(ISOLATED) $(PY) -m nbconvert --log-level ERROR --to html $< --output-dir $(RUN)/pages
-	@mv $(RUN)/pages/$*.html $@
+$(RUN)/%.html: $(RUN)/%.ipynb export/to_html.py export/page.css $(wildcard export/template/* export/fonts/*.woff2)
+	@$(ISOLATED) $(PY) export/to_html.py $< $@
 
 $(RUN)/$(HANDIN).selection: FORCE
 	@mkdir -p $(@D) && echo '$(NAMES)' | cmp -s - $@ || echo '$(NAMES)' > $@
