@@ -985,7 +985,7 @@ def train_inn(
 
 
 def warm_up_cosine(peak):
-    """Return, for train_inn's learning_rate, a rate that warms up to `peak` in 5 % of the steps, then falls to zero.
+    """Return, for train_inn's learning_rate, a rate that rises from 0 to `peak` in 5 % of the steps, then falls to 0.
 
     It falls along half a cosine (Loshchilov and Hutter: SGDR, 2017, arXiv:1608.03983, equation 5, without restarts).
     """
@@ -993,7 +993,7 @@ def warm_up_cosine(peak):
     def schedule(steps):
         warm_up = steps // 20
         decay = steps - warm_up
-        return keras.optimizers.schedules.CosineDecay(peak / 10, decay, warmup_target=peak, warmup_steps=warm_up)
+        return keras.optimizers.schedules.CosineDecay(0.0, decay, warmup_target=peak, warmup_steps=warm_up)
 
     return schedule
 

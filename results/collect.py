@@ -48,6 +48,55 @@ ROWS = [
         ".3f",
         "real test digits {mnist8_rf_real_accuracy:.3f}",
     ),
+    (
+        "07_inpainting",
+        "lower half: MSE per hidden pixel",
+        "mse_lower_half",
+        ".4f",
+        "Gaussian {mse_lower_half_gaussian:.4f}, mean of 10 neighbours {mse_lower_half_ten_neighbours:.4f}",
+    ),
+    (
+        "07_inpainting",
+        "centre: MSE per hidden pixel",
+        "mse_centre",
+        ".4f",
+        "Gaussian {mse_centre_gaussian:.4f}, mean of 10 neighbours {mse_centre_ten_neighbours:.4f}",
+    ),
+    (
+        "07_inpainting",
+        "lower half: restored digits read right",
+        "classifier_accuracy_lower_half",
+        ".3f",
+        "true images {classifier_accuracy_truth:.3f}, 10 neighbours {classifier_accuracy_lower_half_ten_neighbours:.3f}",
+    ),
+    (
+        "08_outlier_detection",
+        "fashion as outliers of digits: AUROC",
+        "auroc_mnist_vs_fashion",
+        ".4f",
+        "autoencoder {auroc_mnist_vs_fashion_autoencoder:.4f}",
+    ),
+    (
+        "08_outlier_detection",
+        "digits as outliers of fashion, convolutional: AUROC",
+        "auroc_fashion_vs_mnist_likelihood",
+        ".3f",
+        "best remedy {auroc_fashion_vs_mnist_best_remedy:.3f}, autoencoder {auroc_fashion_vs_mnist_autoencoder:.3f}",
+    ),
+    (
+        "10_autoencoders",
+        "Fashion-MNIST, dense 784–64–784: MSE per pixel",
+        "rec_mse_A",
+        ".5f",
+        "PCA with 64 components {pca64_mse:.5f}",
+    ),
+    (
+        "10_autoencoders",
+        "Fashion-MNIST: NICE, nats",
+        "nice_nats",
+        ",.0f",
+        "variational autoencoder, bound {vae32_elbo_nats:,.0f}",
+    ),
 ]
 # Pictures for the README: notebook and the beginning of the figure's description.
 PICTURES = {
@@ -55,6 +104,8 @@ PICTURES = {
     "02_nice_mnist": "Thirty training digits",
     "03_realnvp_moons_hexagon": "Samples, learned and true density",
     "06_conditional_digits": "Four grids with a row",
+    "07_inpainting": "Ten digits with hidden parts",
+    "08_outlier_detection": "Log-likelihoods of both data sets",
 }
 
 

@@ -247,9 +247,10 @@ def test_the_bottleneck_lowers_the_error_of_the_reconstruction():
     assert errors[100.0] < 0.5 * errors[0.0]
 
 
-def test_warm_up_cosine_starts_low_peaks_after_a_twentieth_and_ends_at_zero():
+def test_warm_up_cosine_starts_at_zero_peaks_after_a_twentieth_and_ends_at_zero():
     rate = nh.warm_up_cosine(3e-3)(1000)
-    assert float(rate(0)) == pytest.approx(3e-4)
+    assert float(rate(0)) == 0
+    assert float(rate(25)) == pytest.approx(1.5e-3)
     assert float(rate(50)) == pytest.approx(3e-3)
     assert float(rate(525)) == pytest.approx(1.5e-3)
     assert float(rate(1000)) == pytest.approx(0, abs=1e-9)
