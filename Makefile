@@ -26,6 +26,9 @@ ifneq ($(SHEET),all)
     $(error SHEET must be all, nice, inn, diary or ae, got '$(SHEET)')
   endif
   NOTEBOOKS := $(foreach number,$(SHEET_$(SHEET)),$(filter notebooks/$(number)_%,$(NOTEBOOKS)))
+  ifeq ($(NOTEBOOKS),)
+    $(error the sheet '$(SHEET)' has no notebook yet)
+  endif
 endif
 NAMES := $(NOTEBOOKS:notebooks/%.ipynb=%)
 
@@ -54,7 +57,7 @@ lab: $(ENV) ## open JupyterLab
 	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab notebooks
 
 smoke: ## run every notebook in its smallest profile
-	@$(MAKE) --no-print-directory PROFILE=smoke executed
+	@$(MAKE) --no-print-directory -j2 PROFILE=smoke executed
 
 export-html: $(ZIP) ## run the notebooks, export them as HTML, zip the hand-in
 	@echo "$(words $(PAGES)) pages in $(RUN), hand in $(ZIP)"

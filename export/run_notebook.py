@@ -23,27 +23,30 @@ def run(notebook, output, profile, timeout):
     """Execute `notebook` with PROFILE set and write `output`; raises what papermill raises."""
     partial = output.with_name(f".{output.stem}.part.ipynb")
     injected = injected_parameters(profile)
-    papermill.execute_notebook(
-        str(notebook),
-        str(partial),
-        parameters=injected,
-        kernel_name="python3",
-        cwd=str(notebook.parent),
-        progress_bar=sys.stderr.isatty(),
-        execution_timeout=timeout,
-        extra_arguments=["--log-level=ERROR"],  # the kernel warns of local TCP connections otherwise
-    )
-    executed = nbformat.read(partial, as_version=4)
-    # Times, paths and random ids of this run would make two builds of the same notebook differ.
-    executed.metadata.pop("papermill", None)
-    for cell in executed.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.id = "injected-parameters"
-        for key in ("papermill", "execution", "execution_failed"):
-            cell.metadata.pop(key, None)
-    executed.cells = [c for c in executed.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
-    nbformat.write(executed, partial)
-    os.replace(partial, output)
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(partial),
+            parameters=injected,
+            kernel_name="python3",
+            cwd=str(notebook.parent),
+            progress_bar=sys.stderr.isatty(),
+            execution_timeout=timeout,
+            extra_arguments=["--log-level=ERROR"],  # the kernel warns of local TCP connections otherwise
+        )
+        executed = nbformat.read(partial, as_version=4)
+        # Times, paths and random ids of this run would make two builds of the same notebook differ.
+        executed.metadata.pop("papermill", None)
+        for cell in executed.cells:
+            if "injected-parameters" in cell.metadata.get("tags", []):
+                cell.id = "injected-parameters"
+            for key in ("papermill", "execution", "execution_failed"):
+                cell.metadata.pop(key, None)
+        executed.cells = [c for c in executed.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
+        nbformat.write(executed, partial)
+        os.replace(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def main():
@@ -64,7 +67,7 @@ def main():
     except CellTimeoutError as error:
         sys.exit(f"{name}: a cell took longer than {options.timeout} s: {str(error).splitlines()[0]}")
     except DeadKernelError:
-        sys.exit(f"{name}: the kernel died; the output so far is in {options.output.parent}")
+        sys.exit(f"{name}: the kernel died, for want of memory perhaps; open the notebook in JupyterLab to see where")
 
 
 if __name__ == "__main__":

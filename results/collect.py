@@ -67,7 +67,7 @@ ROWS = [
         "lower half: restored digits read right",
         "classifier_accuracy_lower_half",
         ".3f",
-        "true images {classifier_accuracy_truth:.3f}, 10 neighbours {classifier_accuracy_lower_half_ten_neighbours:.3f}",
+        "truth {classifier_accuracy_truth:.3f}, mean of 10 {classifier_accuracy_lower_half_ten_neighbours:.3f}",
     ),
     (
         "08_outlier_detection",

@@ -66,7 +66,7 @@ def test_a_failing_notebook_is_named_and_leaves_no_output(tmp_path, source, opti
     finished = run_notebook(notebook, tmp_path / "out.ipynb", *options)
     assert finished.returncode != 0
     assert message in finished.stderr
-    assert not (tmp_path / "out.ipynb").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.ipynb"]
 
 
 def test_zips_of_the_same_files_are_the_same_bytes(tmp_path):
