@@ -4,6 +4,8 @@
 #   SHEET    all | nice | inn | diary | ae: the notebooks of one exercise sheet
 #   HANDIN   the zip's name without its ending
 #   PYTHON   the Python (3.11–3.13) that the environment is made from
+#   LAB      more options for JupyterLab
+#   COLAB_PYTHON  the Python that colab-check makes its environment from, Colab's 3.13 where there is one
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -15,6 +17,8 @@ PROFILE ?= default
 SHEET   ?= all
 HANDIN  ?= handin-$(SHEET)
 PYTHON  ?= python3
+LAB     ?=
+COLAB_PYTHON ?= $(or $(shell command -v python3.13),$(PYTHON))
 
 SHEET_nice  := 01 02
 SHEET_inn   := 03 04 05 06 07 08
@@ -38,6 +42,7 @@ ZIP   := build/$(HANDIN).zip
 ENV   := .venv/installed
 DEV   := .venv/installed-dev
 PY    := .venv/bin/python
+COLAB := .venv-colab/installed
 
 # Notebooks run with the environment's own kernel and leave the user's home alone, whatever kernels it holds.
 ISOLATED = JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= JUPYTER_DATA_DIR="$(CURDIR)/build/home/jupyter" \
@@ -45,7 +50,8 @@ ISOLATED = JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= JUPYTER_DATA_DIR="$(CURDIR)/b
   IPYTHONDIR="$(CURDIR)/build/home/ipython" KERAS_HOME="$(CURDIR)/build/home/keras" \
   MPLCONFIGDIR="$(CURDIR)/build/home/matplotlib" PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help setup lab smoke export-html submission test test-browser lint bench results clean FORCE
+.PHONY: help setup lab smoke export-html submission colab colab-check template test test-browser lint bench results \
+  clean FORCE
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -53,8 +59,8 @@ help: ## show this list
 
 setup: $(ENV) ## create the environment in .venv
 
-lab: $(ENV) ## open JupyterLab
-	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab notebooks
+lab: $(ENV) ## open JupyterLab with this environment's kernel
+	JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= $(PY) -m jupyterlab notebooks $(LAB)
 
 smoke: ## run every notebook in its smallest profile
 	@$(MAKE) --no-print-directory -j2 PROFILE=smoke executed
@@ -64,10 +70,19 @@ export-html: $(ZIP) ## run the notebooks, export them as HTML, zip the hand-in
 
 submission: export-html ## the same, for those who look for this word
 
+colab: $(NAMES:%=build/colab/%.ipynb) ## write each notebook as one file for Colab
+	@echo "$(words $^) notebooks in build/colab"
+
+colab-check: $(NAMES:%=build/colab-check/%/executed.ipynb) ## run these at Colab's versions, in empty folders (slow)
+
+template: $(ENV) ## zip what students start from: notebooks, tests, helpers without solutions
+	@mkdir -p build && $(PY) export/to_template.py build/template.zip $(NOTEBOOKS)
+	@echo "hand out build/template.zip"
+
 test: $(DEV) lint smoke ## lint, every notebook in smoke, unit tests
 	$(ISOLATED) $(PY) -m pytest
 
-test-browser: $(DEV) smoke ## the exported pages in Chromium (apt install chromium)
+test-browser: $(DEV) smoke ## the exported pages and JupyterLab in Chromium (apt install chromium)
 	$(ISOLATED) $(PY) -m pytest -m browser
 
 lint: $(DEV) ## check style and format
@@ -80,8 +95,8 @@ bench: $(ENV) ## compare training speed with keras.Model.fit
 results: $(ENV) ## gather build/results into results/results.json and the README's table
 	$(PY) results/collect.py
 
-clean: ## remove build/ and the environment
-	rm -rf build .venv
+clean: ## remove build/ and the environments
+	rm -rf build .venv .venv-colab
 
 # ---- What the tasks are made of --------------------------------------------------------------------------------
 
@@ -113,3 +128,16 @@ $(RUN)/$(HANDIN).selection: FORCE
 
 $(ZIP): $(PAGES) $(RUN)/$(HANDIN).selection
 	@$(PY) export/make_zip.py $@ $(PAGES) $(NAMES:%=$(RUN)/%.ipynb) nice_helpers.py
+
+build/colab/%.ipynb: notebooks/%.ipynb nice_helpers.py export/to_colab.py $(wildcard data/* data/licenses/*) | $(ENV)
+	@mkdir -p $(@D) && $(PY) export/to_colab.py $< $@
+
+$(COLAB): export/colab_versions.txt
+	$(COLAB_PYTHON) -m venv --clear .venv-colab
+	.venv-colab/bin/python -m pip install --quiet -r $<
+	touch $@
+
+# A folder that holds nothing but the one file, no data from elsewhere, no other code to import.
+build/colab-check/%/executed.ipynb: build/colab/%.ipynb $(COLAB)
+	@rm -rf $(@D) && mkdir -p $(@D) && cp $< $(@D)/ && echo $*
+	@$(ISOLATED) NICE_DATA= PYTHONPATH= .venv-colab/bin/python export/run_notebook.py $(@D)/$*.ipynb $@ --profile smoke

@@ -6,15 +6,20 @@ import zipfile
 from pathlib import Path
 
 
-def make_zip(archive, files):
-    """Write `archive` from `files`, in order of name and with a fixed date; whole or not at all."""
+def write_zip(archive, members):
+    """Write `archive` from a dict of names and bytes, in order of name and with a fixed date; whole or not at all."""
     temporary = Path(f"{archive}.part")
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as zipped:
-        for file in sorted(map(Path, files), key=lambda f: f.name):
-            member = zipfile.ZipInfo(file.name, date_time=(2000, 1, 1, 0, 0, 0))
+        for name, content in sorted(members.items()):
+            member = zipfile.ZipInfo(name, date_time=(2000, 1, 1, 0, 0, 0))
             member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            zipped.writestr(member, file.read_bytes())
+            zipped.writestr(member, content)
     os.replace(temporary, archive)
+
+
+def make_zip(archive, files):
+    """Write `archive` from `files` by their bare names."""
+    write_zip(archive, {Path(file).name: Path(file).read_bytes() for file in files})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,13 @@
-"""The exported pages in a real browser: `make test-browser`. Needs Debian's chromium (apt install chromium)."""
+"""The exported pages and JupyterLab in a real browser: `make test-browser`. Needs chromium (apt install chromium)."""
 
+import json
+import os
 import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
 import sys
 import threading
 from contextlib import contextmanager
@@ -245,3 +252,75 @@ def test_nothing_planted_runs_or_loads(browser, folder, server, cleaned):
             assert set(server.asked) <= {"/hostile.html"}
             if cleaned:
                 assert page.noted == [address]
+
+
+# ---- JupyterLab ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """Run `make lab` on a copy of notebook 01 in smoke; yield its address with the token.
+
+    The user of this copy has a broken kernel of the same name, in every place where kernels are looked for.
+    """
+    for name in ("Makefile", "nice_helpers.py", "requirements.txt", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    notebook = (ROOT / "notebooks/01_nice_parabola.ipynb").read_text(encoding="utf-8")
+    (tmp_path / "notebooks").mkdir()
+    smoke = notebook.replace('PROFILE = \\"default\\"', 'PROFILE = \\"smoke\\"')
+    assert smoke != notebook
+    (tmp_path / "notebooks/01_nice_parabola.ipynb").write_text(smoke, encoding="utf-8")
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / ".venv/installed").touch()
+    kernel = tmp_path / "user/kernels/python3/kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text('{"argv": ["false"], "display_name": "broken", "language": "python"}')
+    settings = tmp_path / "config/lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"windowingMode": "none"}))  # else cells out of sight are not in the page
+    folders = {"CONFIG_DIR": "config", "DATA_DIR": "user", "PATH": "user", "RUNTIME_DIR": "runtime"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "JUPYTER"))}
+    environment |= {f"JUPYTER_{name}": str(tmp_path / folder) for name, folder in folders.items()}
+    environment |= {"IPYTHONDIR": str(tmp_path / "ipython")}
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    token = secrets.token_hex()
+    options = f"--no-browser --allow-root --ip=127.0.0.1 --port={port} --ServerApp.port_retries=0"
+    server = subprocess.Popen(
+        ["make", "-C", tmp_path, "lab", f"LAB={options} --IdentityProvider.token={token}"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # make and the server form a group of their own, which the signal below goes to
+    )
+    try:
+        log = []
+        assert any("is running at" in line for line in iter(server.stderr.readline, "") if not log.append(line)), log
+        threading.Thread(target=server.stderr.read, daemon=True).start()  # a full pipe would stop the server
+        yield f"http://127.0.0.1:{port}/lab/tree/01_nice_parabola.ipynb?token={token}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)  # asks the server to end its kernels, too
+        server.wait(60)
+
+
+def test_jupyterlab_runs_a_notebook_with_the_environments_kernel(browser, lab):
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(lab)
+    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=120_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    errors = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'
+    prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].map(p => p.textContent)"
+    finished = f"{prompts}.at(-1).match(/\\d/) || document.querySelector('{errors}')"
+    page.wait_for_function(finished, timeout=300_000)
+    assert page.locator(errors).all_text_contents() == []
+    assert all(re.fullmatch(r"\[\d+\]:", prompt) for prompt in page.evaluate(prompts))
+    widths = "[...document.querySelectorAll('.jp-OutputArea-output img')].map(image => image.naturalWidth)"
+    figures = (ROOT / "notebooks/01_nice_parabola.ipynb").read_text(encoding="utf-8").count("nh.show(")
+    assert len(page.evaluate(widths)) == figures and min(page.evaluate(widths)) > 300
+    page.close()

@@ -75,12 +75,6 @@ def test_kl_divergence_against_the_closed_form():
     assert estimate.standard_error < 0.005
 
 
-def test_bits_per_dim_of_known_densities():
-    assert nh.bits_per_dim(0.0, 784) == 8  # uniform on [0, 1)
-    assert nh.bits_per_dim(784 * np.log(256), 784) == pytest.approx(0)  # all mass in one cell
-    assert nh.bits_per_dim(64 * np.log(17), 64, levels=17) == pytest.approx(0)
-
-
 # ---- Images ----------------------------------------------------------------------------------------------------
 
 

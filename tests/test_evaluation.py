@@ -1,4 +1,4 @@
-"""mmd, code_report and run_grid on cases whose answer is known."""
+"""mmd, bits_per_dim, code_report and run_grid on cases whose answer is known."""
 
 import os
 
@@ -82,6 +82,12 @@ def test_quality_card_on_sets_whose_answer_is_known():
     assert same["confidence"] > 0.95
     assert shifted["mmd2"] > 5 * shifted["mmd2_floor95"]
     assert shifted["c2st_accuracy"] > 0.9
+
+
+def test_bits_per_dim_of_known_densities():
+    assert nh.bits_per_dim(0.0, 784) == 8  # uniform on [0, 1)
+    assert nh.bits_per_dim(784 * np.log(256), 784) == pytest.approx(0)  # all mass in one cell
+    assert nh.bits_per_dim(64 * np.log(17), 64, levels=17) == pytest.approx(0)
 
 
 def identity_flow(size):

@@ -140,5 +140,6 @@ def test_make_knows_the_sheets_and_refuses_others(project):
 
 def test_make_alone_prints_the_help(project):
     text = make(project).stdout
-    for target in "setup lab smoke export-html submission test test-browser lint bench results clean".split():
+    targets = "setup lab smoke export-html submission colab colab-check template test test-browser lint bench results"
+    for target in f"{targets} clean".split():
         assert f"make {target} " in text
