@@ -94,4 +94,4 @@ def test_the_outlier_threshold_never_sees_test_data():
     assert sum("threshold =" in source for source in cells) == 1
     split = next(source for source in cells if "VALIDATION = {" in source)
     train, validation = (re.search(rf"^{name} = .*", split, re.MULTILINE)[0] for name in ("TRAIN", "VALIDATION"))
-    assert ".x_train[:cut]" in train and '.x_train[cut : budget["images"]]' in validation
+    assert ".x_train[:cut]" in train and ".x_train[cut:count]" in validation
