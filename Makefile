@@ -139,5 +139,5 @@ $(COLAB): export/colab_versions.txt
 
 # A folder that holds nothing but the one file, no data from elsewhere, no other code to import.
 build/colab-check/%/executed.ipynb: build/colab/%.ipynb $(COLAB)
-	@rm -rf $(@D) && mkdir -p $(@D) && cp $< $(@D)/ && echo $*
+	@rm -rf $(@D) && mkdir -p $(@D) build/home && cp $< $(@D)/ && echo $*
 	@$(ISOLATED) NICE_DATA= PYTHONPATH= .venv-colab/bin/python export/run_notebook.py $(@D)/$*.ipynb $@ --profile smoke

@@ -311,7 +311,12 @@ def lab(tmp_path):
 def test_jupyterlab_runs_a_notebook_with_the_environments_kernel(browser, lab):
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(lab)
-    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=120_000)
+    # Before there is a kernel the page calls itself idle, too, and Run All would ask which kernel to take.
+    connected = "kernels => kernels.some(k => k.execution_state === 'idle' && k.connections > 0)"
+    ready = f"() => fetch('/api/kernels').then(answer => answer.json()).then({connected})"
+    page.wait_for_function(ready, polling=200, timeout=120_000)
+    page.locator(".jp-KernelName", has_text="Python 3 (ipykernel)").wait_for()
+    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     errors = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'
