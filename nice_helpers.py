@@ -513,17 +513,18 @@ class AffineCoupling(_Coupling):
         """Map data x (N, D) to code z (N, D); also log|det dz/dx| = Σ tanh(s) (N,) in nats (RealNVP, equation 6)."""
         x, condition = self._inputs(x, condition, "x")
         kept, changed = self._divide(x)
-        log_scale, shift = self._log_scale_and_shift(kept, condition, training)
+        log_scale, shift = self.log_scale_and_shift(kept, condition, training)
         return self._join(kept, changed * tf.exp(log_scale) + shift), tf.reduce_sum(log_scale, 1)
 
     def backward(self, z, condition=None):
         """Map code z (N, D) to data x (N, D)."""
         z, condition = self._inputs(z, condition, "z")
         kept, changed = self._divide(z)
-        log_scale, shift = self._log_scale_and_shift(kept, condition, False)
+        log_scale, shift = self.log_scale_and_shift(kept, condition, False)
         return self._join(kept, (changed - shift) * tf.exp(-log_scale))
 
-    def _log_scale_and_shift(self, kept, condition, training):
+    def log_scale_and_shift(self, kept, condition, training):
+        """Return log scale and shift of the changed columns, (N, changed) each, from the kept ones."""
         s, shift = tf.split(self._network(kept, condition, training), 2, axis=1)
         return tf.tanh(s), shift
 
@@ -610,6 +611,54 @@ class Logit(_Transform):
         """Map code z (N, D) to data x (N, D); codes of no image come out up to α/(1 − 2α) beyond [0, 1]."""
         z, _ = self._inputs(z, condition, "z")
         return (tf.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)
+
+
+@keras.saving.register_keras_serializable("nice_helpers")
+class FactorOut(_Transform):
+    """Apply transforms to the columns that `mask` (D,) keeps; the others are finished code (RealNVP, section 3.6)."""
+
+    def __init__(self, input_size, mask, transforms, **kwargs):
+        super().__init__(input_size, **kwargs)
+        self.mask, self.transforms = np.asarray(mask).tolist(), list(transforms)
+        expected, received = sum(self.mask), {t.input_size for t in self.transforms}
+        if len(self.mask) != input_size or received != {expected}:
+            raise ValueError(
+                f"mask must have {input_size} booleans and transforms as many columns as it keeps, {expected}; "
+                f"got {len(self.mask)} and {sorted(received)}"
+            )
+        self._parts = [np.flatnonzero(np.equal(self.mask, part)) for part in (True, False)]
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        transforms = [keras.saving.serialize_keras_object(t) for t in self.transforms]
+        return {**super().get_config(), "mask": self.mask, "transforms": transforms}
+
+    @classmethod
+    def from_config(cls, config):
+        """Build the transform that get_config describes."""
+        transforms = [keras.saving.deserialize_keras_object(t) for t in config["transforms"]]
+        return cls(**{**config, "transforms": transforms})
+
+    def forward(self, x, condition=None, training=False):
+        """Map data x (N, D) to code z (N, D); also log|det dz/dx| (N,) in nats, the sum over the transforms."""
+        x, _ = self._inputs(x, condition, "x")
+        h, finished = (tf.gather(x, part, axis=1) for part in self._parts)
+        log_det = tf.zeros_like(x[:, 0])
+        for transform in self.transforms:
+            h, step = transform.forward(h, training=training)
+            log_det += step
+        return self._join(h, finished), log_det
+
+    def backward(self, z, condition=None):
+        """Map code z (N, D) to data x (N, D)."""
+        z, _ = self._inputs(z, condition, "z")
+        h, finished = (tf.gather(z, part, axis=1) for part in self._parts)
+        for transform in reversed(self.transforms):
+            h = transform.backward(h)
+        return self._join(h, finished)
+
+    def _join(self, h, finished):
+        return tf.gather(tf.concat([h, finished], 1), np.argsort(np.concatenate(self._parts)), axis=1)
 
 
 # ---- Flows -----------------------------------------------------------------------------------------------------
@@ -808,61 +857,68 @@ def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
     return Flow(layers, "gaussian")
 
 
-def _conv_network(size, rows, channels, residual_blocks, seed):
-    """Build a residual network from half of the pixels (N, size²/2) to [s, t] (N, size²); its last layers are zero.
+def _conv_network(side, rows, columns, channels, residual_blocks, seed):
+    """Build a residual network from the kept pixels to [s, t] of as many others; its last layer starts at zero.
 
-    Of each 2×2 block of pixels it sees two, as channels of a grid of blocks. `rows` says that they lie side by side.
+    The kept pixels lie on a grid of side × side blocks, rows × columns in each: a block's pixels are its channels.
     """
-    side, half, conv = size // 2, size**2 // 2, keras.layers.Conv2D
+    values, conv, layers = rows * columns, keras.layers.Conv2D, keras.layers
     rng = np.random.default_rng(seed)
 
     def draw():
         return keras.initializers.HeNormal(seed=int(rng.integers(2**31)))
 
-    inputs = keras.Input((half,))
-    h = keras.layers.Reshape((side, side, 2) if rows else (side, 2, side))(inputs)
-    h = h if rows else keras.layers.Permute((1, 3, 2))(h)
-    h = conv(channels, 3, padding="same", kernel_initializer=draw())(h)
+    inputs = keras.Input((side**2 * values,))
+    h = layers.Permute((1, 3, 2, 4))(layers.Reshape((side, rows, side, columns))(inputs))
+    h = conv(channels, 3, padding="same", kernel_initializer=draw())(layers.Reshape((side, side, values))(h))
     for _ in range(residual_blocks):
-        y = conv(channels, 3, padding="same", kernel_initializer=draw())(keras.layers.ReLU()(h))
-        y = conv(channels, 3, padding="same", kernel_initializer="zeros")(keras.layers.ReLU()(y))
-        h = keras.layers.Add()([h, y])
-    heads = []
-    for _ in ("s", "t"):
-        y = conv(2, 3, padding="same", kernel_initializer="zeros")(keras.layers.ReLU()(h))
-        heads.append(keras.layers.Reshape((half,))(y if rows else keras.layers.Permute((1, 3, 2))(y)))
-    return keras.Model(inputs, keras.layers.Concatenate()(heads))
+        y = conv(channels, 3, padding="same", kernel_initializer=draw())(layers.ReLU()(h))
+        y = conv(channels, 3, padding="same", kernel_initializer="zeros")(layers.ReLU()(y))
+        h = layers.Add()([h, y])
+    h = conv(2 * values, 3, padding="same", kernel_initializer="zeros")(layers.ReLU()(h))
+    h = layers.Permute((3, 1, 4, 2, 5))(layers.Reshape((side, side, 2, rows, columns))(h))
+    return keras.Model(inputs, layers.Reshape((2 * inputs.shape[1],))(h))
 
 
-def ConvRealNVP(size=28, channels=32, couplings=8, residual_blocks=2, *, seed=None):
+def ConvRealNVP(size=28, channels=32, couplings=8, residual_blocks=2, *, alpha=1e-3, seed=None):
     """Build RealNVP for square grey images: logit, affine couplings of residual convolutional networks, a scaling.
 
-    The first half of the couplings splits the pixels as a checkerboard, the second half by channels after squeezing
-    2×2 blocks into four channels. Source: RealNVP, sections 3.4 to 3.6 and 4.1, figure 3. Two things differ: a network
-    sees only the kept pixels, as channels of the blocks, in place of masked images, and there is one scale.
+    Couplings split the pixels as a checkerboard, then by channels after squeezing 2×2 pixels into four channels. Then
+    half of the pixels are factored out, and half as many couplings, of twice the channels, do the same with the other
+    half at half the size. Source: RealNVP, sections 3.4 to 3.6 and 4.1, figures 3 and 4. Two things differ: a network
+    sees only the kept pixels, as channels of blocks, in place of masked images, and `alpha` is not 0.05.
 
     Args:
-        size: even number of pixels in a row.
+        size: number of pixels in a row, a multiple of 4.
         channels, residual_blocks: of the networks, which have 3×3 kernels.
-        couplings: even.
+        couplings: of the first scale, a multiple of 4.
+        alpha: of the Logit. A black pixel's noise is 1/256 wide: with 0.05 it stays narrow and each coupling has to
+            widen it; a small value spreads it at once.
         seed: of the initial weights.
 
     Returns:
         A Flow over size² columns with the Gaussian prior. Train it with jit_compile=False: XLA is slow at convolutions.
     """
     for name, value in (("size", size), ("couplings", couplings)):
-        _check_size(name, value, 2)
-        if value % 2:
-            raise ValueError(f"{name} must be even, got {value}")
-    row, column = np.divmod(np.arange(size**2), size)
-    layers = [Logit(size**2)]
-    for i in range(couplings):
-        rows = i >= couplings // 2
-        mask = row % 2 == 0 if rows else (row + column) % 2 == 0
-        kernel_seed = None if seed is None else [seed, i]
-        network = _conv_network(size, rows, channels, residual_blocks, kernel_seed)
-        layers.append(AffineCoupling(size**2, network, split=mask, swap=i % 2 == 1))
-    return Flow([*layers, DiagonalScaling(size**2)], "gaussian")
+        _check_size(name, value, 4)
+        if value % 4:
+            raise ValueError(f"{name} must be a multiple of 4, got {value}")
+
+    def scale(height, number, channels, shapes):
+        """Return the couplings for (height, size) pixels; `shapes` are a checkerboard's and a channel block's."""
+        row, column = np.divmod(np.arange(height * size), size)
+        masks = (row + column // (size // height)) % 2 == 0, row % 2 == 0
+        for i in range(number):
+            by_channel = int(i >= number // 2)
+            side, rows, columns = height // 2, *shapes[by_channel]
+            kernel_seed = None if seed is None else [seed, height, i]
+            network = _conv_network(side, rows, columns, channels, residual_blocks, kernel_seed)
+            yield AffineCoupling(height * size, network, split=masks[by_channel], swap=i % 2 == 1)
+
+    first = scale(size, couplings, channels, [(2, 1), (1, 2)])
+    second = scale(size // 2, couplings // 2, 2 * channels, [(2, 2), (1, 4)])
+    kept = np.arange(size**2) // size % 2 == 0
+    return Flow([Logit(size**2, alpha=alpha), *first, FactorOut(size**2, kept, second), DiagonalScaling(size**2)])
 
 
 # ---- Training --------------------------------------------------------------------------------------------------
@@ -1311,7 +1367,20 @@ class Inpainted(NamedTuple):
     log_prob: np.ndarray
 
 
-def inpaint(flow, x, known, start, *, condition=None, steps=200, optimizer=None, noise=0.0, space="logit", seed=0):
+def inpaint(
+    flow,
+    x,
+    known,
+    start,
+    *,
+    condition=None,
+    steps=200,
+    optimizer=None,
+    noise=0.0,
+    space="logit",
+    seed=0,
+    jit_compile=True,
+):
     """Move unknown values uphill on the log-likelihood; known ones stay bit-identical (NICE, section 5.2).
 
     All samples climb together in one compiled loop. To restart from several noises, pass x and start repeated.
@@ -1325,6 +1394,7 @@ def inpaint(flow, x, known, start, *, condition=None, steps=200, optimizer=None,
         noise: standard deviation of normal noise added to each gradient; the paper has 1.
         space: "logit" climbs in u with x = sigmoid(u), so x stays within (0, 1) and moves in small steps near the ends;
             "clip" climbs in x and projects back to [0, 1], as the paper does; "real" climbs in x without bounds.
+        jit_compile: compile with XLA, faster for fully connected networks, slower for convolutions.
 
     Raises:
         ValueError: for a mask of another dtype or shape, an unknown space, or x or start outside the space.
@@ -1366,7 +1436,7 @@ def inpaint(flow, x, known, start, *, condition=None, steps=200, optimizer=None,
             free.assign(tf.clip_by_value(free.value, 0.0, 1.0))
         return i + 1, path.write(i, nats)
 
-    @tf.function(jit_compile=True, autograph=False)
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def climb():
         path = tf.TensorArray(tf.float32, steps + 1, element_shape=x.shape[:1])
         _, path = tf.while_loop(lambda i, _: i < steps, step, (0, path))

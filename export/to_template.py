@@ -25,7 +25,7 @@ EXERCISES = {
     "AdditiveCoupling.backward": "Invert forward: a = z_a, b = z_b − m(z_a) (NICE, section 3.2). No training here: "
     "call self._network(kept, condition, False).",
     "AffineCoupling.forward": "Keep one part, scale and shift the other: z_b = b ⊙ exp(s(a)) + t(a), and log|det| = "
-    "Σ s(a) over the columns (RealNVP, equations 4 to 6). self._log_scale_and_shift returns the bounded s and t.",
+    "Σ s(a) over the columns (RealNVP, equations 4 to 6). self.log_scale_and_shift returns the bounded s and t.",
     "AffineCoupling.backward": "Invert forward without inverting s or t: b = (z_b − t(z_a)) ⊙ exp(−s(z_a)) (RealNVP, "
     "equations 7 and 8).",
     "DiagonalScaling.forward": "Scale each column: z = exp(s) ⊙ (x − m) with s = self.log_scale and m = self.mean; "

@@ -364,9 +364,28 @@ def test_an_unusable_mask_is_refused(mask):
         nh.AdditiveCoupling(5, nh.mlp(3, 2, hidden_size=4, hidden_layers=1), split=mask)
 
 
-def test_conv_real_nvp_is_invertible_with_the_right_log_det():
-    flow = randomize(nh.ConvRealNVP(6, channels=4, couplings=4, residual_blocks=1, seed=0), scale=0.2)
-    nh.check_flow(flow, np.random.default_rng(0).uniform(0.05, 0.95, (4, 36)))
+def test_conv_real_nvp_is_invertible_with_the_right_log_det_and_survives_saving(tmp_path):
+    flow = randomize(nh.ConvRealNVP(8, channels=4, couplings=4, residual_blocks=1, alpha=0.05, seed=0), scale=0.1)
+    x = np.random.default_rng(0).uniform(0.05, 0.95, (4, 64))
+    nh.check_flow(flow, x)
+    flow.save(tmp_path / "flow.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "flow.keras").log_prob(x), flow.log_prob(x))
+
+
+def test_factored_out_columns_pass_unchanged():
+    mask = np.array([True, False, True, False, True])
+    inner = randomize(nh.NICE(3, 4, 1, seed=0)).transforms
+    x = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
+    z, log_det = nh.FactorOut(5, mask, inner).forward(x)
+    expected, expected_log_det = nh.Flow(inner).forward(x[:, mask])
+    np.testing.assert_array_equal(z.numpy()[:, ~mask], x[:, ~mask])
+    np.testing.assert_allclose(z.numpy()[:, mask], expected, rtol=1e-6)
+    np.testing.assert_allclose(log_det, expected_log_det, rtol=1e-6)
+
+
+def test_factor_out_refuses_transforms_of_another_size():
+    with pytest.raises(ValueError, match="as many columns as it keeps, 2; got 4 and \\[3\\]"):
+        nh.FactorOut(4, [True, False, True, False], [nh.DiagonalScaling(3)])
 
 
 def test_conv_real_nvp_sees_neighbours_at_their_places():
@@ -382,7 +401,7 @@ def test_conv_real_nvp_sees_neighbours_at_their_places():
         assert distance.max() <= 5  # two 3×3 kernels on blocks of two pixels
 
 
-@pytest.mark.parametrize("options", [{"size": 5}, {"couplings": 3}, {"size": 0}])
-def test_conv_real_nvp_refuses_odd_sizes(options):
+@pytest.mark.parametrize("options", [{"size": 6}, {"couplings": 6}, {"size": 0}])
+def test_conv_real_nvp_refuses_sizes_that_do_not_divide(options):
     with pytest.raises(ValueError, match="must be"):
         nh.ConvRealNVP(**({"size": 4} | options))
