@@ -43,6 +43,8 @@ ENV   := .venv/installed
 DEV   := .venv/installed-dev
 PY    := .venv/bin/python
 COLAB := .venv-colab/installed
+BENCH := .venv-bench/installed
+LOWEST := .venv-lowest/installed
 
 # Notebooks run with the environment's own kernel and leave the user's home alone, whatever kernels it holds.
 ISOLATED = JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= JUPYTER_DATA_DIR="$(CURDIR)/build/home/jupyter" \
@@ -50,8 +52,8 @@ ISOLATED = JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= JUPYTER_DATA_DIR="$(CURDIR)/b
   IPYTHONDIR="$(CURDIR)/build/home/ipython" KERAS_HOME="$(CURDIR)/build/home/keras" \
   MPLCONFIGDIR="$(CURDIR)/build/home/matplotlib" PYTHONDONTWRITEBYTECODE=1
 
-.PHONY: help setup lab smoke export-html submission colab colab-check template test test-browser lint bench results \
-  clean FORCE
+.PHONY: help setup lab smoke export-html submission colab colab-check template test test-browser test-slow test-lowest lint \
+  bench results clean FORCE
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -85,18 +87,24 @@ test: $(DEV) lint smoke ## lint, every notebook in smoke, unit tests
 test-browser: $(DEV) smoke ## the exported pages and JupyterLab in Chromium (apt install chromium)
 	$(ISOLATED) $(PY) -m pytest -m browser
 
+test-slow: $(DEV) ## kill builds, downloads and trainings, and look at what is left (10 minutes)
+	$(ISOLATED) $(PY) -m pytest -m slow
+
+test-lowest: $(LOWEST) ## the unit tests at the lowest versions that requirements.txt admits (slow)
+	$(ISOLATED) .venv-lowest/bin/python -m pytest
+
 lint: $(DEV) ## check style and format
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-bench: $(ENV) ## compare training speed with keras.Model.fit
-	$(PY) bench/training.py
+bench: $(BENCH) ## compare speed with PyTorch's flow packages and JAX, in an environment of its own (slow)
+	.venv-bench/bin/python bench/run.py
 
 results: $(ENV) ## gather build/results into results/results.json and the README's table
 	$(PY) results/collect.py
 
 clean: ## remove build/ and the environments
-	rm -rf build .venv .venv-colab
+	rm -rf build .venv .venv-colab .venv-bench .venv-lowest
 
 # ---- What the tasks are made of --------------------------------------------------------------------------------
 
@@ -135,6 +143,17 @@ build/colab/%.ipynb: notebooks/%.ipynb nice_helpers.py export/to_colab.py $(wild
 $(COLAB): export/colab_versions.txt
 	$(COLAB_PYTHON) -m venv --clear .venv-colab
 	.venv-colab/bin/python -m pip install --quiet -r $<
+	touch $@
+
+$(LOWEST): requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv --clear .venv-lowest
+	@mkdir -p build && sed -E 's/>=([0-9.]+)[^ ]*/==\1.*/' requirements.txt > build/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet -r build/lowest.txt -r requirements-dev.txt
+	touch $@
+
+$(BENCH): requirements.txt constraints.txt bench/requirements.txt
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip install --quiet -r requirements.txt -r bench/requirements.txt -c constraints.txt
 	touch $@
 
 # A folder that holds nothing but the one file, no data from elsewhere, no other code to import.

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import resource
 import threading
 
 import numpy as np
@@ -188,6 +189,60 @@ def test_a_wrong_download_leaves_nothing_behind(tiny, server, tmp_path):
     with pytest.raises(OSError, match="mnist could not be downloaded .*damaged"):
         nh.load_images("mnist")
     assert not list((tmp_path / "data").glob("**/*")) if (tmp_path / "data").exists() else True
+
+
+@pytest.mark.parametrize("fault", ["not found", "truncated", "another page", "stalled"])
+def test_a_faulty_server_leaves_nothing_behind(tiny, fault, tmp_path, monkeypatch):
+    finished = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if fault == "not found":
+                self.send_error(404)
+                return
+            self.send_response(200)
+            body = b"<html>please log in</html>" if fault == "another page" else b"PK" * 50
+            self.send_header("Content-Length", str(len(body) if fault == "another page" else 10_000))
+            self.end_headers()
+            self.wfile.write(body)
+            if fault == "stalled":
+                self.wfile.flush()
+                finished.wait()
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setattr(nh, "DOWNLOAD_TIMEOUT", 0.5)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        monkeypatch.setattr(nh, "DOWNLOAD_URL", f"http://127.0.0.1:{httpd.server_address[1]}/")
+        with pytest.raises(OSError, match="could not be downloaded .*set NICE_DATA"):
+            nh.load_images("mnist")
+        finished.set()
+        httpd.shutdown()
+    assert not list(tmp_path.glob("data/**/*"))
+
+
+@pytest.mark.parametrize("file_in_the_way", [True, False])
+def test_images_are_used_where_no_copy_can_be_kept(tiny, server, tmp_path, monkeypatch, capsys, file_in_the_way):
+    np.savez(server / "mnist.npz", **tiny)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if file_in_the_way:
+        (tmp_path / "data").write_text("not a folder")
+    else:  # a disk that is full once the download is there
+        write = nh._write_whole
+
+        def write_on_a_full_disk(path, content):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+            write(path, content)
+
+        monkeypatch.setattr(nh, "_write_whole", write_on_a_full_disk)
+    try:
+        assert nh.load_images("mnist").source == "full"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "no copy kept in data/" in capsys.readouterr().out
+    assert not list(tmp_path.glob("data/*"))
 
 
 def test_8x8_images_are_pillows_lanczos_cropped(tiny, server):
