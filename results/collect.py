@@ -8,8 +8,6 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parent.parent
 
 # What the README shows: notebook, quantity, key, format, and what to compare it with: text, or a key in braces.
@@ -108,35 +106,6 @@ ROWS = [
         "variational autoencoder, bound {vae32_elbo_nats:,.0f}",
     ),
 ]
-# The comparison's rows: work, our key, the eager competitors' keys, JAX's key if any, the ratio's key.
-EAGER = ("FrEIA", "normflows", "nflows", "zuko")
-BENCH = [
-    (
-        f"RealNVP, two moons: {what}, samples/s",
-        f"moons_ours_{key}",
-        [f"moons_{name}_{key}" for name in EAGER],
-        f"moons_jax_{key}",
-        f"{key}_vs_best_eager",
-    )
-    for what, key in (("training", "train"), ("log_prob", "log_prob"), ("sample", "sample"))
-]
-BENCH += [
-    (
-        "the same with a condition: training, samples/s",
-        "conditional_ours_train",
-        ["conditional_FrEIA_train", "conditional_zuko_train"],
-        "conditional_jax_train",
-        "conditional_train_vs_best_eager",
-    ),
-    (
-        "NICE, MNIST, 5×1000: training, samples/s",
-        "nice1000_ours_train",
-        ["nice1000_torch_train"],
-        None,
-        "nice_vs_torch",
-    ),
-    ("inpainting, 500 steps: images/s", "inpaint_ours_images", ["inpaint_torch_images"], None, "inpaint_vs_torch"),
-]
 # Pictures for the README: notebook and the beginning of the figure's description.
 PICTURES = {
     "01_nice_parabola": "The true density and the learned one",
@@ -159,53 +128,12 @@ def table(results):
     return "\n".join(lines)
 
 
-def bench_table(bench):
-    """Return the comparison with other libraries as Markdown."""
-    lines = ["| work | here | the best other, eager | JAX, by hand | ratio |", "|---|---:|---:|---:|---:|"]
-    for work, ours, others, jax, ratio in BENCH:
-        name, best = max(((other.split("_")[1], bench[other]) for other in others), key=lambda pair: pair[1])
-        jax_value = f"{bench[jax]:,.0f}" if jax else "–"
-        lines.append(f"| {work} | {bench[ours]:,.0f} | {best:,.0f} ({name}) | {jax_value} | {bench[ratio]:.2f} |")
-    return "\n".join(lines)
-
-
-def bench_picture(bench, path):
-    """Draw training speed on two moons and how it grows with batch size, dimensions and blocks."""
-    import matplotlib.pyplot as plt
-
-    names = ("ours", "jax", "FrEIA", "zuko", "normflows", "nflows")
-    figure, axes = plt.subplots(1, 4, figsize=(12, 3), layout="constrained")
-    spread = [bench[f"moons_{name}_train_spread"] / 2 for name in names]
-    axes[0].barh(names, [bench[f"moons_{name}_train"] for name in names], xerr=spread, color="#0072b2")
-    axes[0].set(title="RealNVP, two moons", xlabel="training samples per second")
-    axes[0].invert_yaxis()
-    for ax, key in zip(axes[1:], ("batch", "dimensions", "blocks"), strict=True):
-        values = sorted(
-            int(k.split("_")[2]) for k in bench if k.startswith(f"growth_{key}_") and k.endswith("_ours_train")
-        )
-        for name, color, marker in (("ours", "#0072b2", "o"), ("jax", "#d55e00", "s"), ("FrEIA", "#009e73", "^")):
-            speeds = [bench[f"growth_{key}_{value}_{name}_train"] for value in values]
-            slope = np.polyfit(np.log(values), np.log(speeds), 1)[0]
-            ax.loglog(values, speeds, marker=marker, color=color, label=f"{name}, slope {slope:.2f}")
-        ax.set(xlabel={"batch": "batch size"}.get(key, key))
-        ax.legend(fontsize="small", frameon=False)
-    axes[1].set_ylabel("training samples per second")
-    figure.savefig(path, dpi=110)
-
-
-def replaced(text, marker, content):
-    """Return a Markdown text with what stands between <!-- marker --> and <!-- /marker --> replaced."""
-    marked = re.compile(rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)", re.DOTALL)
-    if not marked.search(text):
-        raise ValueError(
-            f"README.md must have the markers <!-- {marker} --> and <!-- /{marker} -->, got neither or one"
-        )
-    return marked.sub(lambda match: match[1] + content + "\n" + match[2], text)
-
-
-def with_tables(readme, results, bench):
-    """Return the README's text with both tables refreshed."""
-    return replaced(replaced(readme, "results", table(results)), "bench", bench_table(bench))
+def with_table(readme, results):
+    """Return the README's text with the table between its two markers replaced."""
+    marked = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
+    if not marked.search(readme):
+        raise ValueError("README.md must have the markers <!-- results --> and <!-- /results -->, got neither or one")
+    return marked.sub(lambda match: match[1] + table(results) + "\n" + match[2], readme)
 
 
 def picture(notebook, description):
@@ -229,10 +157,8 @@ def main():
         if executed.exists():
             (ROOT / "results" / f"{notebook}.png").write_bytes(picture(executed, description))
     path.write_text(json.dumps(results, indent=1) + "\n")
-    bench = json.loads((ROOT / "results" / "bench.json").read_text())
-    bench_picture(bench, ROOT / "results" / "bench.png")
     readme = ROOT / "README.md"
-    readme.write_text(with_tables(readme.read_text(), results, bench))
+    readme.write_text(with_table(readme.read_text(), results))
     print(f"results of {', '.join(results)}")
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import nice_helpers as nh
 
 # The same examples in each run; building and tracing a flow takes longer than Hypothesis' deadline allows.
-settings.register_profile("flows", max_examples=25, deadline=None, derandomize=True, database=None)
+settings.register_profile("flows", max_examples=15, deadline=None, derandomize=True, database=None)
 settings.load_profile("flows")
 
 SCALES = st.sampled_from([1e-6, 1e-3, 1.0, 30.0])
