@@ -128,7 +128,7 @@ $(RUN)/%.ipynb: notebooks/%.ipynb nice_helpers.py | $(ENV)
 	@position=$$(printf '%s\n' $(NAMES) | grep -nx '$*' | cut -d: -f1); echo "[$$position/$(words $(NAMES))] $*"
 	@$(ISOLATED) $(PY) export/run_notebook.py $< $@ --profile $(PROFILE)
 
-$(RUN)/%.html: $(RUN)/%.ipynb export/to_html.py export/page.css $(wildcard export/template/* export/fonts/*.woff2)
+$(RUN)/%.html: $(RUN)/%.ipynb export/to_html.py export/convert.py export/page.css $(wildcard export/template/* export/fonts/*.woff2)
 	@$(ISOLATED) $(PY) export/to_html.py $< $@
 
 $(RUN)/$(HANDIN).selection: FORCE
@@ -137,7 +137,7 @@ $(RUN)/$(HANDIN).selection: FORCE
 $(ZIP): $(PAGES) $(RUN)/$(HANDIN).selection
 	@$(PY) export/make_zip.py $@ $(PAGES) $(NAMES:%=$(RUN)/%.ipynb) nice_helpers.py
 
-build/colab/%.ipynb: notebooks/%.ipynb nice_helpers.py export/to_colab.py $(wildcard data/* data/licenses/*) | $(ENV)
+build/colab/%.ipynb: notebooks/%.ipynb nice_helpers.py export/to_colab.py export/convert.py $(wildcard data/* data/licenses/*) | $(ENV)
 	@mkdir -p $(@D) && $(PY) export/to_colab.py $< $@
 
 $(COLAB): export/colab_versions.txt

@@ -5,15 +5,13 @@ subsets: on Colab the full sets are downloaded, but with the subsets the one fil
 Nothing is installed. The same input gives the same bytes.
 """
 
-import argparse
 import ast
 import base64
-import os
 import re
-import sys
 from pathlib import Path
 
 import nbformat
+from convert import command_line, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -86,21 +84,13 @@ def export(notebook, output):
     """Write the Colab version of `notebook` to `output`, whole or not at all."""
     content = to_colab(nbformat.read(notebook, as_version=4))
     nbformat.validate(content)
-    partial = output.with_name(f".{output.name}.part")
-    nbformat.write(content, partial)
-    os.replace(partial, output)
+    write_whole(output, lambda path: nbformat.write(content, path))
 
 
 def main():
-    """Parse the command line, write, and turn an error into one line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebook", type=Path)
-    parser.add_argument("output", type=Path)
-    options = parser.parse_args()
-    try:
-        export(options.notebook, options.output)
-    except (ValueError, OSError, nbformat.ValidationError) as error:
-        sys.exit(f"{options.notebook.name}: {error}")
+    """Run the command line."""
+    expected = (ValueError, OSError, nbformat.ValidationError)
+    command_line(export, __doc__.splitlines()[0], dict.fromkeys(expected, "{}: {}"))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,9 @@ the network, and the same notebook gives the same bytes. OUTPUT appears only if 
 one line names the notebook, the cell and what is wrong with it.
 """
 
-import argparse
 import base64
 import copy
-import os
 import re
-import sys
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
@@ -18,6 +15,7 @@ from pathlib import Path
 import nbformat
 import nh3
 from bs4 import BeautifulSoup
+from convert import command_line, write_whole
 from jinja2 import pass_context
 from math_core import LatexError, LatexToMathML
 from nbconvert.exporters import HTMLExporter
@@ -246,24 +244,8 @@ def export(notebook, output):
         except (ValueError, AttributeError, nbformat.ValidationError) as error:
             raise ExportError(f"not a notebook: {str(error).splitlines()[0]}") from None
     page, _ = PageExporter().from_notebook_node(content, {"metadata": {"name": notebook.stem}})
-    partial = output.with_name(f".{output.name}.part")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, output)
-
-
-def main():
-    """Parse the command line, export, and turn an error into one line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebook", type=Path)
-    parser.add_argument("output", type=Path)
-    options = parser.parse_args()
-    try:
-        export(options.notebook, options.output)
-    except ExportError as error:
-        sys.exit(f"{options.notebook.name}, {error}")
-    except OSError as error:
-        sys.exit(f"{options.notebook.name}: {error}")
+    write_whole(output, lambda path: path.write_text(page, encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    main()
+    command_line(export, __doc__.splitlines()[0], {ExportError: "{}, {}", OSError: "{}: {}"})
