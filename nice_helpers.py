@@ -613,54 +613,6 @@ class Logit(_Transform):
         return (tf.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)
 
 
-@keras.saving.register_keras_serializable("nice_helpers")
-class FactorOut(_Transform):
-    """Apply transforms to the columns that `mask` (D,) keeps; the others are finished code (RealNVP, section 3.6)."""
-
-    def __init__(self, input_size, mask, transforms, **kwargs):
-        super().__init__(input_size, **kwargs)
-        self.mask, self.transforms = np.asarray(mask).tolist(), list(transforms)
-        expected, received = sum(self.mask), {t.input_size for t in self.transforms}
-        if len(self.mask) != input_size or received != {expected}:
-            raise ValueError(
-                f"mask must have {input_size} booleans and transforms as many columns as it keeps, {expected}; "
-                f"got {len(self.mask)} and {sorted(received)}"
-            )
-        self._parts = [np.flatnonzero(np.equal(self.mask, part)) for part in (True, False)]
-
-    def get_config(self):
-        """Return the constructor's arguments."""
-        transforms = [keras.saving.serialize_keras_object(t) for t in self.transforms]
-        return {**super().get_config(), "mask": self.mask, "transforms": transforms}
-
-    @classmethod
-    def from_config(cls, config):
-        """Build the transform that get_config describes."""
-        transforms = [keras.saving.deserialize_keras_object(t) for t in config["transforms"]]
-        return cls(**{**config, "transforms": transforms})
-
-    def forward(self, x, condition=None, training=False):
-        """Map data x (N, D) to code z (N, D); also log|det dz/dx| (N,) in nats, the sum over the transforms."""
-        x, _ = self._inputs(x, condition, "x")
-        h, finished = (tf.gather(x, part, axis=1) for part in self._parts)
-        log_det = tf.zeros_like(x[:, 0])
-        for transform in self.transforms:
-            h, step = transform.forward(h, training=training)
-            log_det += step
-        return self._join(h, finished), log_det
-
-    def backward(self, z, condition=None):
-        """Map code z (N, D) to data x (N, D)."""
-        z, _ = self._inputs(z, condition, "z")
-        h, finished = (tf.gather(z, part, axis=1) for part in self._parts)
-        for transform in reversed(self.transforms):
-            h = transform.backward(h)
-        return self._join(h, finished)
-
-    def _join(self, h, finished):
-        return tf.gather(tf.concat([h, finished], 1), np.argsort(np.concatenate(self._parts)), axis=1)
-
-
 # ---- Flows -----------------------------------------------------------------------------------------------------
 
 PRIORS = {"gaussian": gaussian_prior, "logistic": logistic_prior}
@@ -857,36 +809,41 @@ def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
     return Flow(layers, "gaussian")
 
 
-def _conv_network(side, rows, columns, channels, residual_blocks, seed):
-    """Build a residual network from the kept pixels to [s, t] of as many others; its last layer starts at zero.
+def _conv_network(keeps, block, channels, residual_blocks, seed):
+    """Build a residual network from an image's kept pixels to [s, t] of the others; its last layer starts at zero.
 
-    The kept pixels lie on a grid of side × side blocks, rows × columns in each: a block's pixels are its channels.
+    `keeps` (size²,) repeats itself in blocks of block × block pixels: a block's kept pixels are channels of one place.
     """
-    values, conv, layers = rows * columns, keras.layers.Conv2D, keras.layers
-    rng = np.random.default_rng(seed)
+    take, layers, rng = keras.ops.take, keras.layers, np.random.default_rng(seed)
+    side = int(np.sqrt(len(keeps))) // block
+    blocks = np.arange(len(keeps)).reshape(side, block, side, block).swapaxes(1, 2).ravel()
+    kept, changed = blocks[keeps[blocks]], blocks[~keeps[blocks]]  # pixels, one block after the other
+    values = len(changed) // side**2
 
-    def draw():
-        return keras.initializers.HeNormal(seed=int(rng.integers(2**31)))
+    def conv(filters, initializer=None):
+        initializer = initializer or keras.initializers.HeNormal(seed=int(rng.integers(2**31)))
+        return layers.Conv2D(filters, 3, padding="same", kernel_initializer=initializer)
 
-    inputs = keras.Input((side**2 * values,))
-    h = layers.Permute((1, 3, 2, 4))(layers.Reshape((side, rows, side, columns))(inputs))
-    h = conv(channels, 3, padding="same", kernel_initializer=draw())(layers.Reshape((side, side, values))(h))
+    inputs = keras.Input((len(kept),))
+    h = layers.Reshape((side, side, -1))(take(inputs, np.searchsorted(np.flatnonzero(keeps), kept), axis=1))
+    h = conv(channels)(h)
     for _ in range(residual_blocks):
-        y = conv(channels, 3, padding="same", kernel_initializer=draw())(layers.ReLU()(h))
-        y = conv(channels, 3, padding="same", kernel_initializer="zeros")(layers.ReLU()(y))
-        h = layers.Add()([h, y])
-    h = conv(2 * values, 3, padding="same", kernel_initializer="zeros")(layers.ReLU()(h))
-    h = layers.Permute((3, 1, 4, 2, 5))(layers.Reshape((side, side, 2, rows, columns))(h))
-    return keras.Model(inputs, layers.Reshape((2 * inputs.shape[1],))(h))
+        y = conv(channels)(layers.ReLU()(h))
+        h = layers.Add()([h, conv(channels, "zeros")(layers.ReLU()(y))])
+    h = conv(2 * values, "zeros")(layers.ReLU()(h))
+    h = layers.Permute((3, 1, 2, 4))(layers.Reshape((side, side, 2, values))(h))
+    h = take(layers.Reshape((2, len(changed)))(h), np.argsort(changed), axis=2)
+    return keras.Model(inputs, layers.Reshape((2 * len(changed),))(h))
 
 
 def ConvRealNVP(size=28, channels=32, couplings=8, residual_blocks=2, *, alpha=1e-3, seed=None):
     """Build RealNVP for square grey images: logit, affine couplings of residual convolutional networks, a scaling.
 
     Couplings split the pixels as a checkerboard, then by channels after squeezing 2×2 pixels into four channels. Then
-    half of the pixels are factored out, and half as many couplings, of twice the channels, do the same with the other
-    half at half the size. Source: RealNVP, sections 3.4 to 3.6 and 4.1, figures 3 and 4. Two things differ: a network
-    sees only the kept pixels, as channels of blocks, in place of masked images, and `alpha` is not 0.05.
+    every second row is finished code, and half as many couplings, of twice the channels, do the same with the other
+    rows at half the size. Source: RealNVP, sections 3.4 to 3.6 and 4.1, figures 3 and 4. Three things differ: networks
+    see the kept pixels as channels of blocks, in place of masked images; those of the second scale see finished code
+    too; and `alpha` is not 0.05.
 
     Args:
         size: number of pixels in a row, a multiple of 4.
@@ -903,22 +860,16 @@ def ConvRealNVP(size=28, channels=32, couplings=8, residual_blocks=2, *, alpha=1
         _check_size(name, value, 4)
         if value % 4:
             raise ValueError(f"{name} must be a multiple of 4, got {value}")
-
-    def scale(height, number, channels, shapes):
-        """Return the couplings for (height, size) pixels; `shapes` are a checkerboard's and a channel block's."""
-        row, column = np.divmod(np.arange(height * size), size)
-        masks = (row + column // (size // height)) % 2 == 0, row % 2 == 0
+    row, column = np.divmod(np.arange(size**2), size)
+    layers = []
+    for scale, number in ((1, couplings), (2, couplings // 2)):
         for i in range(number):
-            by_channel = int(i >= number // 2)
-            side, rows, columns = height // 2, *shapes[by_channel]
-            kernel_seed = None if seed is None else [seed, height, i]
-            network = _conv_network(side, rows, columns, channels, residual_blocks, kernel_seed)
-            yield AffineCoupling(height * size, network, split=masks[by_channel], swap=i % 2 == 1)
-
-    first = scale(size, couplings, channels, [(2, 1), (1, 2)])
-    second = scale(size // 2, couplings // 2, 2 * channels, [(2, 2), (1, 4)])
-    kept = np.arange(size**2) // size % 2 == 0
-    return Flow([Logit(size**2, alpha=alpha), *first, FactorOut(size**2, kept, second), DiagonalScaling(size**2)])
+            checkerboard = column if i < number // 2 else 0
+            changed = (row % scale == 0) & ((row // scale + checkerboard) % 2 == i % 2)
+            network_seed = None if seed is None else [seed, scale, i]
+            network = _conv_network(~changed, 2 * scale, scale * channels, residual_blocks, network_seed)
+            layers.append(AffineCoupling(size**2, network, split=~changed))
+    return Flow([Logit(size**2, alpha=alpha), *layers, DiagonalScaling(size**2)])
 
 
 # ---- Training --------------------------------------------------------------------------------------------------

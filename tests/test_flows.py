@@ -372,20 +372,15 @@ def test_conv_real_nvp_is_invertible_with_the_right_log_det_and_survives_saving(
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "flow.keras").log_prob(x), flow.log_prob(x))
 
 
-def test_factored_out_columns_pass_unchanged():
-    mask = np.array([True, False, True, False, True])
-    inner = randomize(nh.NICE(3, 4, 1, seed=0)).transforms
-    x = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
-    z, log_det = nh.FactorOut(5, mask, inner).forward(x)
-    expected, expected_log_det = nh.Flow(inner).forward(x[:, mask])
-    np.testing.assert_array_equal(z.numpy()[:, ~mask], x[:, ~mask])
-    np.testing.assert_allclose(z.numpy()[:, mask], expected, rtol=1e-6)
-    np.testing.assert_allclose(log_det, expected_log_det, rtol=1e-6)
-
-
-def test_factor_out_refuses_transforms_of_another_size():
-    with pytest.raises(ValueError, match="as many columns as it keeps, 2; got 4 and \\[3\\]"):
-        nh.FactorOut(4, [True, False, True, False], [nh.DiagonalScaling(3)])
+def test_conv_real_nvp_finishes_every_second_row_after_the_first_scale():
+    flow = randomize(nh.ConvRealNVP(8, channels=4, couplings=8, residual_blocks=0, alpha=0.05, seed=0), scale=0.2)
+    h, steps = np.random.default_rng(0).uniform(0.05, 0.95, (6, 64)).astype(np.float32), []
+    for transform in flow.transforms[:-1]:
+        before, (h, _) = h, transform.forward(h)
+        steps.append((np.asarray(h) != np.asarray(before)).all(0).reshape(8, 8))
+    first, second = np.sum(steps[1:9], 0), np.sum(steps[9:13], 0)
+    np.testing.assert_array_equal(first, np.full((8, 8), 4))  # each pixel is changed by every second coupling
+    np.testing.assert_array_equal(second, np.repeat([[2], [0]] * 4, 8, axis=1))
 
 
 def test_conv_real_nvp_sees_neighbours_at_their_places():
