@@ -37,7 +37,7 @@ _STARTED = time.perf_counter()
 @contextlib.contextmanager
 def _quiet_start():
     """Hold back what TensorFlow's C++ code writes to file descriptor 2; show it after all if the start fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # information and warnings off, errors stay on
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is really wrong comes as an exception too
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         original = os.dup(2)
@@ -1479,7 +1479,7 @@ def plot_history(ax, history, label=None, *, color=BLUE):
 
 
 def save_results(notebook, *, profile, **numbers):
-    """Write build/results/<notebook>.json: the numbers, the profile, versions, machine and seconds since the import.
+    """Write build/results/<notebook>.json: numbers, profile, versions, machine, date, and seconds since the import.
 
     Numbers of the profile "smoke" mean nothing; they go to build/smoke/ and never overwrite a real run's.
 
@@ -1498,7 +1498,8 @@ def save_results(notebook, *, profile, **numbers):
         record[key] = value
     modules = {"tensorflow": tf, "keras": keras, "tensorflow_probability": tfp, "numpy": np}
     record |= {f"version_{name}": module.__version__ for name, module in modules.items()}
-    record |= {"version_python": platform.python_version(), "cores": os.cpu_count()}
+    record |= {"version_python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+    record["date"] = time.strftime("%Y-%m-%d")
     record["seconds"] = round(time.perf_counter() - _STARTED, 1)
     folder = HERE / "build" / ("smoke" if profile == "smoke" else "results")
     folder.mkdir(parents=True, exist_ok=True)
