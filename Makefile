@@ -20,6 +20,9 @@ PYTHON  ?= python3
 LAB     ?=
 COLAB_PYTHON ?= $(or $(shell command -v python3.13),$(PYTHON))
 
+# Notebooks run in their own folder: a relative path would lead elsewhere there.
+export NICE_DATA := $(if $(NICE_DATA),$(shell realpath -m -- "$(NICE_DATA)"))
+
 SHEET_nice  := 01 02
 SHEET_inn   := 03 04 05 06 07 08
 SHEET_diary := 09
@@ -90,7 +93,7 @@ test-browser: $(DEV) smoke ## the exported pages and JupyterLab in Chromium (apt
 test-slow: $(DEV) ## kill builds, downloads and trainings, and look at what is left (10 minutes)
 	$(ISOLATED) $(PY) -m pytest -m slow
 
-test-lowest: $(LOWEST) ## the unit tests at the lowest versions that requirements.txt admits (slow)
+test-lowest: $(LOWEST) smoke ## the unit tests at the lowest versions that requirements.txt admits (slow)
 	$(ISOLATED) .venv-lowest/bin/python -m pytest
 
 lint: $(DEV) ## check style and format

@@ -114,8 +114,8 @@ def load_images(name, size=28):
     if size not in (28, 8):
         raise ValueError(f"size must be 28 or 8, got {size!r}")
     source, remark = "full", ""
-    folders = [os.environ["NICE_DATA"]] if os.environ.get("NICE_DATA") else []
-    for path in (Path(folder) / f"{name}.npz" for folder in (*folders, HERE / "data")):
+    folders = [Path(folder) for folder in (os.environ.get("NICE_DATA"), HERE / "data") if folder]
+    for path in (folder / f"{name}.npz" for folder in folders):
         if path.exists():
             arrays = _read_images(path, name)
             break
@@ -131,7 +131,8 @@ def load_images(name, size=28):
                     f"Copy {name}.npz there, or set NICE_DATA to the folder that has it."
                 ) from error
             arrays, source = _read_images(subset, f"{name}_subset"), "bundled subset"
-            remark = f" (the full set could not be had: {reason})"
+            places = "$NICE_DATA or data/" if len(folders) > 1 else "data/"
+            remark = f" (the full set is not in {places} and could not be downloaded: {reason})"
     print(f"{name}: {source}, {len(arrays[0]):,} training and {len(arrays[2]):,} test images{remark}")
     x_train, y_train, x_test, y_test = arrays
     if size == 8:

@@ -84,6 +84,14 @@ def test_every_figure_has_a_description(notebook):
     assert source.count("plt.subplots(") <= source.count("nh.show(")
 
 
+def test_a_run_writes_nothing_to_standard_error():
+    """Warnings would stand in the hand-in."""
+    for path in NOTEBOOKS:
+        executed = nbformat.read(ROOT / "build/smoke" / path.name, as_version=4)  # `make smoke` has made it
+        outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+        assert [output.text for output in outputs if output.get("name") == "stderr"] == [], path.stem
+
+
 def test_the_outlier_threshold_never_sees_test_data():
     path = ROOT / "notebooks" / "08_outlier_detection.ipynb"
     cells = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
