@@ -1079,7 +1079,7 @@ def check_flow(flow, x, condition=None, *, tolerance=1e-3):
     """Check each transform, then the whole flow: both round trips, and the log-determinant against autodiff.
 
     Args:
-        x: a few samples (N, D); the Jacobian is computed for the first eight.
+        x: samples (N, D); the first eight are checked.
         condition: (N, C) for a conditional flow.
         tolerance: for every error, relative to 1 + the largest value compared.
 
@@ -1476,6 +1476,7 @@ def plot_history(ax, history, label=None, *, color=BLUE):
     if "validation_nats" in history:
         ax.plot(history.index, history["validation_nats"], color=color, label=f"validation{suffix}")
     ax.set(xlabel="epoch", ylabel="log-likelihood (nats)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
 
 

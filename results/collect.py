@@ -1,6 +1,7 @@
-"""Gather build/results into results.json, pictures from the executed notebooks, and the README's table.
+"""Gather build/results into results.json, pictures from the executed notebooks, and the README's tables.
 
-Run by `make results` after `make export-html`; nothing in this folder or in the table is written by hand.
+Run by `make results` after `make export-html` or `make bench`; nothing in this folder or in the README's tables is
+written by hand. Runs of the profile `full` are kept beside those of `default`.
 """
 
 import base64
@@ -8,132 +9,303 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
 
-# What the README shows: notebook, quantity, key, format, and what to compare it with: text, or a key in braces.
+# The README's list: notebook, the exercise that it answers, its task, its headline, and the beginning of the
+# description of the figure that stands for it.
+NOTEBOOKS = [
+    (
+        "01_nice_parabola",
+        "NICE, toy part",
+        "NICE from scratch on toy data whose true density is known",
+        "KL {kl_nats:.4f} nats",
+        "The true density and the learned one",
+    ),
+    (
+        "02_nice_mnist",
+        "NICE on MNIST",
+        "likelihood against the paper and simple baselines",
+        "{test_nats:,.0f} nats",
+        "Thirty training digits",
+    ),
+    (
+        "03_realnvp_moons_hexagon",
+        "INN, tasks on toy data",
+        "how to judge samples, a study of hyper-parameters, two moons and a hexagon",
+        "KL {moons_kl_nats:.4f} and {hexagon_kl_nats:.4f} nats",
+        "Samples, learned and true density",
+    ),
+    (
+        "04_conditional_inn",
+        "INN, conditional",
+        "a density for each label, and whether labels help",
+        "merged KL {moons_marginal_kl_conditional:.4f} for {moons_marginal_kl_plain:.4f} nats",
+        "Samples coloured by label",
+    ),
+    (
+        "05_digits_bottleneck",
+        "INN, 8×8 digits",
+        "is the code normal, and what do k code dimensions carry",
+        "error {reconstruction_mse_k8:.4f} from 8 dimensions",
+        "Twelve digits and their reconstructions",
+    ),
+    (
+        "06_conditional_digits",
+        "INN, digits with labels",
+        "digits on demand, read by a random forest",
+        "{mnist8_rf_generated_accuracy:.1%} read right",
+        "Four grids with a row",
+    ),
+    (
+        "07_inpainting",
+        "INN, applications",
+        "hidden pixels filled in by climbing the likelihood",
+        "lower half: MSE {mse_lower_half:.4f}",
+        "Ten digits with hidden parts",
+    ),
+    (
+        "08_outlier_detection",
+        "INN, applications",
+        "corruptions, thresholds, and where likelihood fails",
+        "AUROC {auroc_mnist_vs_fashion:.4f}, the other way {auroc_fashion_vs_mnist_likelihood:.3f}",
+        "Log-likelihoods of both data sets",
+    ),
+    (
+        "09_flow_diary",
+        "project: RealNVP on MNIST",
+        "ten mistakes with flows on images, and a convolutional flow that goes right",
+        "{conv_bits_per_dim:.3f} bits per dimension",
+        "Twenty samples of the convolutional",
+    ),
+    (
+        "10_autoencoders",
+        "autoencoder week",
+        "autoencoders and a variational one on Fashion-MNIST, beside a flow",
+        "MSE {rec_mse_A:.5f} with 64 numbers",
+        "Twenty samples each of the autoencoder",
+    ),
+]
+
+# The results table: notebook, quantity, the number, and what to compare it with and where that comes from.
+SAME = "same data, same page"
 ROWS = [
-    ("01_nice_parabola", "KL to the true density, nats", "kl_nats", ".4f", "Gaussian fit {kl_gaussian_fit:.2f}"),
-    ("02_nice_mnist", "test log-likelihood, nats", "test_nats", ",.1f", "paper 1,980.5 (NICE, section 5.1)"),
-    ("02_nice_mnist", "bits per dimension", "bits_per_dim", ".3f", "paper 4.36, from its nats"),
-    ("02_nice_mnist", "training time, seconds", "train_seconds", ".0f", "paper: 1,500 epochs"),
-    ("03_realnvp_moons_hexagon", "moons: KL, nats", "moons_kl_nats", ".4f", "± {moons_kl_standard_error:.4f}"),
-    ("03_realnvp_moons_hexagon", "hexagon: KL, nats", "hexagon_kl_nats", ".4f", "± {hexagon_kl_standard_error:.4f}"),
-    ("03_realnvp_moons_hexagon", "moons: MMD²", "moons_mmd2", ".5f", "floor {moons_mmd2_floor95:.5f}"),
-    ("03_realnvp_moons_hexagon", "hexagon: MMD²", "hexagon_mmd2", ".5f", "floor {hexagon_mmd2_floor95:.5f}"),
+    ("01_nice_parabola", "KL to the true density, nats", "{kl_nats:.4f}", "Gaussian fit {kl_gaussian_fit:.2f}", SAME),
+    ("02_nice_mnist", "test log-likelihood, nats", "{test_nats:,.1f}", "1,980.5", "NICE, section 5.1: 1,500 epochs"),
+    ("02_nice_mnist", "the same", "{test_nats:,.1f}", "a Gaussian for each label {gaussian_per_label_nats:,.1f}", SAME),
+    ("02_nice_mnist", "bits per dimension", "{bits_per_dim:.3f}", "4.36", "from the paper's nats"),
+    (
+        "03_realnvp_moons_hexagon",
+        "moons: KL, nats; MMD²",
+        "{moons_kl_nats:.4f} ± {moons_kl_standard_error:.4f}; {moons_mmd2:.5f}",
+        "MMD² of real points {moons_mmd2_floor95:.5f} (95 %)",
+        SAME,
+    ),
+    (
+        "03_realnvp_moons_hexagon",
+        "hexagon: KL, nats; MMD²",
+        "{hexagon_kl_nats:.4f} ± {hexagon_kl_standard_error:.4f}; {hexagon_mmd2:.5f}",
+        "MMD² of real points {hexagon_mmd2_floor95:.5f} (95 %)",
+        SAME,
+    ),
     (
         "04_conditional_inn",
         "moons, labels merged: KL, nats",
-        "moons_marginal_kl_conditional",
-        ".4f",
+        "{moons_marginal_kl_conditional:.4f}",
         "without labels {moons_marginal_kl_plain:.4f}",
+        "same data, three seeds",
     ),
     (
         "04_conditional_inn",
         "hexagon, 6 labels merged: KL, nats",
-        "hexagon6_marginal_kl_conditional",
-        ".4f",
+        "{hexagon6_marginal_kl_conditional:.4f}",
         "without labels {hexagon_marginal_kl_plain:.4f}",
+        "same data, three seeds",
     ),
     (
         "05_digits_bottleneck",
-        "error from 8 of 64 code dimensions",
-        "reconstruction_mse_k8",
-        ".4f",
-        "PCA {pca_mse_k8:.4f}",
+        "squared error from 2, 4, 8 of 64 code dimensions",
+        "{reconstruction_mse_k2:.4f}, {reconstruction_mse_k4:.4f}, {reconstruction_mse_k8:.4f}",
+        "PCA {pca_mse_k2:.4f}, {pca_mse_k4:.4f}, {pca_mse_k8:.4f}",
+        SAME,
     ),
     (
         "06_conditional_digits",
         "8×8 MNIST: generated digits read right",
-        "mnist8_rf_generated_accuracy",
-        ".3f",
+        "{mnist8_rf_generated_accuracy:.3f}",
         "real test digits {mnist8_rf_real_accuracy:.3f}",
+        SAME,
     ),
     (
         "07_inpainting",
-        "lower half: MSE per hidden pixel",
-        "mse_lower_half",
-        ".4f",
-        "Gaussian {mse_lower_half_gaussian:.4f}, mean of 10 neighbours {mse_lower_half_ten_neighbours:.4f}",
+        "MSE per hidden pixel, lower half; centre",
+        "{mse_lower_half:.4f}; {mse_centre:.4f}",
+        "Gaussian {mse_lower_half_gaussian:.4f}; {mse_centre_gaussian:.4f}",
+        SAME,
     ),
     (
         "07_inpainting",
-        "centre: MSE per hidden pixel",
-        "mse_centre",
-        ".4f",
-        "Gaussian {mse_centre_gaussian:.4f}, mean of 10 neighbours {mse_centre_ten_neighbours:.4f}",
+        "the same",
+        "{mse_lower_half:.4f}; {mse_centre:.4f}",
+        "mean of 10 neighbours {mse_lower_half_ten_neighbours:.4f}; {mse_centre_ten_neighbours:.4f}",
+        SAME,
     ),
     (
         "07_inpainting",
         "lower half: restored digits read right",
-        "classifier_accuracy_lower_half",
-        ".3f",
+        "{classifier_accuracy_lower_half:.3f}",
         "truth {classifier_accuracy_truth:.3f}, mean of 10 {classifier_accuracy_lower_half_ten_neighbours:.3f}",
+        SAME,
     ),
     (
         "08_outlier_detection",
         "fashion as outliers of digits: AUROC",
-        "auroc_mnist_vs_fashion",
-        ".4f",
+        "{auroc_mnist_vs_fashion:.4f}",
         "autoencoder {auroc_mnist_vs_fashion_autoencoder:.4f}",
+        SAME,
     ),
     (
         "08_outlier_detection",
-        "digits as outliers of fashion, convolutional: AUROC",
-        "auroc_fashion_vs_mnist_likelihood",
-        ".3f",
-        "best remedy {auroc_fashion_vs_mnist_best_remedy:.3f}, autoencoder {auroc_fashion_vs_mnist_autoencoder:.3f}",
+        "digits as outliers of fashion: AUROC",
+        "{auroc_fashion_vs_mnist_likelihood:.3f}",
+        "autoencoder {auroc_fashion_vs_mnist_autoencoder:.3f}",
+        "fails as in Nalisnick et al. 2019",
+    ),
+    (
+        "08_outlier_detection",
+        "the same, mended",
+        "{auroc_fashion_vs_mnist_best_single_image:.3f}, groups of ten {auroc_fashion_vs_mnist_best_remedy:.3f}",
+        "length of a PNG file alone {auroc_fashion_vs_mnist_png_length_alone:.3f}",
+        SAME,
     ),
     (
         "09_flow_diary",
-        "convolutional RealNVP: bits per dimension",
-        "conv_bits_per_dim",
-        ".3f",
-        "fully connected {base_bits_per_dim:.3f}; published 0.97 to 1.06 (Chen et al. 2019)",
+        "bits per dimension after {conv_train_seconds:,.0f} s",
+        "{conv_bits_per_dim:.3f}",
+        "0.97 to 1.06, hours on GPUs",
+        "Chen et al. 2019, table 2",
     ),
-    ("09_flow_diary", "its training time, seconds", "conv_train_seconds", ".0f", "published: hours on GPUs"),
+    (
+        "09_flow_diary (full)",
+        "bits per dimension after {conv_train_seconds:,.0f} s",
+        "{conv_bits_per_dim:.3f}",
+        "0.97 to 1.06, hours on GPUs",
+        "Chen et al. 2019, table 2",
+    ),
     (
         "10_autoencoders",
-        "Fashion-MNIST, dense 784–64–784: MSE per pixel",
-        "rec_mse_A",
-        ".5f",
+        "dense 784–64–784: MSE per pixel",
+        "{rec_mse_A:.5f}",
         "PCA with 64 components {pca64_mse:.5f}",
+        SAME,
     ),
     (
         "10_autoencoders",
-        "Fashion-MNIST: NICE, nats",
-        "nice_nats",
-        ",.0f",
+        "NICE on Fashion-MNIST, nats",
+        "{nice_nats:,.0f}",
         "variational autoencoder, bound {vae32_elbo_nats:,.0f}",
+        SAME,
     ),
 ]
-# Pictures for the README: notebook and the beginning of the figure's description.
-PICTURES = {
-    "01_nice_parabola": "The true density and the learned one",
-    "02_nice_mnist": "Thirty training digits",
-    "03_realnvp_moons_hexagon": "Samples, learned and true density",
-    "06_conditional_digits": "Four grids with a row",
-    "07_inpainting": "Ten digits with hidden parts",
-    "08_outlier_detection": "Log-likelihoods of both data sets",
-    "09_flow_diary": "Twenty samples of the convolutional",
-}
+
+# The comparison's rows: work, our key, the eager competitors' keys, JAX's key if any, the ratio's key.
+EAGER = ("FrEIA", "normflows", "nflows", "zuko")
+BENCH = [
+    (
+        f"RealNVP, two moons: {what}, samples/s",
+        f"moons_ours_{key}",
+        [f"moons_{name}_{key}" for name in EAGER],
+        f"moons_jax_{key}",
+        f"{key}_vs_best_eager",
+    )
+    for what, key in (("training", "train"), ("log_prob", "log_prob"), ("sample", "sample"))
+]
+BENCH += [
+    (
+        "the same with a condition: training, samples/s",
+        "conditional_ours_train",
+        ["conditional_FrEIA_train", "conditional_zuko_train"],
+        "conditional_jax_train",
+        "conditional_train_vs_best_eager",
+    ),
+    (
+        "NICE, MNIST, 5×1000: training, samples/s",
+        "nice1000_ours_train",
+        ["nice1000_torch_train"],
+        None,
+        "nice_vs_torch",
+    ),
+    ("inpainting, 500 steps: images/s", "inpaint_ours_images", ["inpaint_torch_images"], None, "inpaint_vs_torch"),
+]
 
 
-def table(results):
-    """Return the README's table as Markdown, a line for each of ROWS whose notebook has results."""
-    lines = ["| notebook | quantity | here | to compare |", "|---|---|---:|---|"]
-    for notebook, quantity, key, form, comparison in ROWS:
-        if notebook in results:
-            numbers = results[notebook]
-            lines.append(f"| {notebook} | {quantity} | {numbers[key]:{form}} | {comparison.format(**numbers)} |")
+def notebooks_table(results):
+    """Return the README's list of notebooks as Markdown, with a picture, a time and a headline for each."""
+    lines = ["| | notebook | exercise | headline | time |", "|---|---|---|---|---:|"]
+    for notebook, exercise, task, headline, alt in NOTEBOOKS:
+        numbers = results[notebook]
+        picture = f'<img src="results/{notebook}.png" width="150" alt="{alt}">'
+        name = f"[{notebook}](notebooks/{notebook}.ipynb): {task}"
+        lines.append(f"| {picture} | {name} | {exercise} | {headline.format(**numbers)} | {numbers['seconds']:.0f} s |")
     return "\n".join(lines)
 
 
-def with_table(readme, results):
-    """Return the README's text with the table between its two markers replaced."""
-    marked = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
-    if not marked.search(readme):
-        raise ValueError("README.md must have the markers <!-- results --> and <!-- /results -->, got neither or one")
-    return marked.sub(lambda match: match[1] + table(results) + "\n" + match[2], readme)
+def results_table(results):
+    """Return the README's table of results as Markdown."""
+    lines = ["| notebook | quantity | here | to compare | from |", "|---|---|---:|---|---|"]
+    for notebook, *cells in ROWS:
+        cells = [cell.format(**results[notebook]) for cell in cells]
+        lines.append("| " + " | ".join([notebook, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def bench_table(bench):
+    """Return the comparison with other libraries as Markdown."""
+    lines = ["| work | here | the best other, eager | JAX, by hand | ratio |", "|---|---:|---:|---:|---:|"]
+    for work, ours, others, jax, ratio in BENCH:
+        name, best = max(((other.split("_")[1], bench[other]) for other in others), key=lambda pair: pair[1])
+        jax_value = f"{bench[jax]:,.0f}" if jax else "–"
+        lines.append(f"| {work} | {bench[ours]:,.0f} | {best:,.0f} ({name}) | {jax_value} | {bench[ratio]:.2f} |")
+    return "\n".join(lines)
+
+
+def bench_picture(bench, path):
+    """Draw training speed on two moons and how it grows with batch size, dimensions and blocks."""
+    import matplotlib.pyplot as plt
+
+    names = ("ours", "jax", "FrEIA", "zuko", "normflows", "nflows")
+    figure, axes = plt.subplots(1, 4, figsize=(12, 3), layout="constrained")
+    spread = [bench[f"moons_{name}_train_spread"] / 2 for name in names]
+    axes[0].barh(names, [bench[f"moons_{name}_train"] for name in names], xerr=spread, color="#0072b2")
+    axes[0].set(title="RealNVP, two moons", xlabel="training samples per second")
+    axes[0].invert_yaxis()
+    for ax, key in zip(axes[1:], ("batch", "dimensions", "blocks"), strict=True):
+        values = sorted(
+            int(k.split("_")[2]) for k in bench if k.startswith(f"growth_{key}_") and k.endswith("_ours_train")
+        )
+        for name, color, marker in (("ours", "#0072b2", "o"), ("jax", "#d55e00", "s"), ("FrEIA", "#009e73", "^")):
+            speeds = [bench[f"growth_{key}_{value}_{name}_train"] for value in values]
+            slope = np.polyfit(np.log(values), np.log(speeds), 1)[0]
+            ax.loglog(values, speeds, marker=marker, color=color, label=f"{name}, slope {slope:.2f}")
+        ax.set(xlabel={"batch": "batch size"}.get(key, key))
+        ax.legend(fontsize="small", frameon=False)
+    axes[1].set_ylabel("training samples per second")
+    figure.savefig(path, dpi=110)
+
+
+def with_tables(readme, results, bench):
+    """Return the README's text with what stands between each pair of its markers replaced."""
+    tables = {"notebooks": notebooks_table(results), "results": results_table(results), "bench": bench_table(bench)}
+    seconds = sum(results[notebook]["seconds"] for notebook, *_ in NOTEBOOKS)
+    tables["time"] = f"All ten together take {seconds / 60:.0f} minutes on the {results['01_nice_parabola']['cores']}\n"
+    tables["time"] += "cores that the numbers below are from."
+    for marker, content in tables.items():
+        marked = re.compile(rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)", re.DOTALL)
+        if not marked.search(readme):
+            raise ValueError(f"README.md must have the markers <!-- {marker} --> and <!-- /{marker} -->")
+        readme = marked.sub(lambda match: match[1] + content + "\n" + match[2], readme)  # noqa: B023
+    return readme
 
 
 def picture(notebook, description):
@@ -147,18 +319,22 @@ def picture(notebook, description):
 
 
 def main():
-    """Write results.json, the pictures and the README's table; results of other notebooks stay as they are."""
+    """Write results.json, the pictures and the README's tables; results of other notebooks stay as they are."""
     path = ROOT / "results" / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     for file in sorted((ROOT / "build" / "results").glob("*.json")):
-        results[file.stem] = json.loads(file.read_text())
-    for notebook, description in PICTURES.items():
+        record = json.loads(file.read_text())
+        suffix = "" if record["profile"] == "default" else f" ({record['profile']})"
+        results[record["notebook"] + suffix] = record
+    path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+    for notebook, *_, description in NOTEBOOKS:
         executed = ROOT / "build" / "default" / f"{notebook}.ipynb"
         if executed.exists():
             (ROOT / "results" / f"{notebook}.png").write_bytes(picture(executed, description))
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    bench = json.loads((ROOT / "results" / "bench.json").read_text())
+    bench_picture(bench, ROOT / "results" / "bench.png")
     readme = ROOT / "README.md"
-    readme.write_text(with_table(readme.read_text(), results))
+    readme.write_text(with_tables(readme.read_text(), results, bench))
     print(f"results of {', '.join(results)}")
 
 

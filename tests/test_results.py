@@ -1,6 +1,7 @@
-"""The README's table is the one that results.json gives."""
+"""The README's tables are those that results.json and bench.json give."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -10,27 +11,35 @@ sys.path.insert(0, str(ROOT / "results"))
 import collect
 
 
-def test_the_readmes_table_and_the_results_file_agree():
-    results = json.loads((ROOT / "results/results.json").read_text())
-    readme = (ROOT / "README.md").read_text()
-    assert collect.with_table(readme, results) == readme
-    assert {record["profile"] for record in results.values()} == {"default"}
+def read():
+    files = ("results/results.json", "results/bench.json")
+    return (ROOT / "README.md").read_text(), *(json.loads((ROOT / file).read_text()) for file in files)
+
+
+def test_the_readmes_tables_and_the_results_files_agree():
+    readme, results, bench = read()
+    assert collect.with_tables(readme, results, bench) == readme
+    stored = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}  # a newcomer's own may be among them
+    assert {name for name, *_ in collect.NOTEBOOKS} <= stored
+    assert all(results[name]["profile"] == "default" for name, *_ in collect.NOTEBOOKS)
 
 
 def test_a_changed_number_shows():
-    results = json.loads((ROOT / "results/results.json").read_text())
-    results["01_nice_parabola"]["kl_nats"] += 1
-    readme = (ROOT / "README.md").read_text()
-    assert collect.with_table(readme, results) != readme
+    readme, results, bench = read()
+    changed = {**results, "01_nice_parabola": results["01_nice_parabola"] | {"kl_nats": 1.0}}
+    assert collect.with_tables(readme, changed, bench) != readme
+    assert collect.with_tables(readme, results, bench | {"moons_ours_train": 1.0}) != readme
 
 
 def test_a_readme_without_markers_is_refused():
+    _, results, bench = read()
     with pytest.raises(ValueError, match="markers"):
-        collect.with_table("# nothing", {})
+        collect.with_tables("# nothing", results, bench)
 
 
-def test_every_picture_in_the_readme_exists():
-    import re
-
-    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text()):
+def test_every_picture_and_page_that_the_readme_links_exists():
+    readme = (ROOT / "README.md").read_text()
+    links = re.findall(r'\]\(([^)#:]+)\)|src="([^"]+)"', readme)
+    assert len(links) > 20
+    for path in (a or b for a, b in links):
         assert (ROOT / path).exists(), path
