@@ -276,9 +276,9 @@ def bench_picture(bench, path):
 
     names = ("ours", "jax", "FrEIA", "zuko", "normflows", "nflows")
     figure, axes = plt.subplots(1, 4, figsize=(12, 3), layout="constrained")
-    spread = [bench[f"moons_{name}_train_spread"] / 2 for name in names]
-    axes[0].barh(names, [bench[f"moons_{name}_train"] for name in names], xerr=spread, color="#0072b2")
-    axes[0].set(title="RealNVP, two moons", xlabel="training samples per second")
+    spread = [bench[f"moons_{name}_train_spread"] / 2000 for name in names]
+    axes[0].barh(names, [bench[f"moons_{name}_train"] / 1000 for name in names], xerr=spread, color="#0072b2")
+    axes[0].set(title="RealNVP, two moons", xlabel="thousand training samples per second")
     axes[0].invert_yaxis()
     for ax, key in zip(axes[1:], ("batch", "dimensions", "blocks"), strict=True):
         values = sorted(
@@ -288,6 +288,8 @@ def bench_picture(bench, path):
             speeds = [bench[f"growth_{key}_{value}_{name}_train"] for value in values]
             slope = np.polyfit(np.log(values), np.log(speeds), 1)[0]
             ax.loglog(values, speeds, marker=marker, color=color, label=f"{name}, slope {slope:.2f}")
+        ax.set_xticks(values, map(str, values))
+        ax.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         ax.set(xlabel={"batch": "batch size"}.get(key, key))
         ax.legend(fontsize="small", frameon=False)
     axes[1].set_ylabel("training samples per second")
