@@ -3,6 +3,7 @@
 #   PROFILE  smoke | default | full | paper: the budget of every notebook
 #   SHEET    all | nice | inn | diary | ae: the notebooks of one exercise sheet
 #   HANDIN   the zip's name without its ending
+#   TIMEOUT  seconds that one cell may take
 #   PYTHON   the Python (3.11–3.13) that the environment is made from
 #   LAB      more options for JupyterLab
 #   COLAB_PYTHON  the Python that colab-check makes its environment from, Colab's 3.13 where there is one
@@ -16,6 +17,7 @@ SHELL := /bin/bash
 PROFILE ?= default
 SHEET   ?= all
 HANDIN  ?= handin-$(SHEET)
+TIMEOUT ?= $(if $(filter paper,$(PROFILE)),86400,3600)
 PYTHON  ?= python3
 LAB     ?=
 COLAB_PYTHON ?= $(or $(shell command -v python3.13),$(PYTHON))
@@ -129,7 +131,7 @@ executed: $(NAMES:%=$(RUN)/%.ipynb)
 $(RUN)/%.ipynb: notebooks/%.ipynb nice_helpers.py | $(ENV)
 	@rm -f $(ZIP) && mkdir -p $(RUN) build/home
 	@position=$$(printf '%s\n' $(NAMES) | grep -nx '$*' | cut -d: -f1); echo "[$$position/$(words $(NAMES))] $*"
-	@$(ISOLATED) $(PY) export/run_notebook.py $< $@ --profile $(PROFILE)
+	@$(ISOLATED) $(PY) export/run_notebook.py $< $@ --profile $(PROFILE) --timeout $(TIMEOUT)
 
 $(RUN)/%.html: $(RUN)/%.ipynb export/to_html.py export/convert.py export/page.css $(wildcard export/template/* export/fonts/*.woff2)
 	@$(ISOLATED) $(PY) export/to_html.py $< $@

@@ -82,10 +82,10 @@ def test_zips_of_the_same_files_are_the_same_bytes(tmp_path):
     assert zipfile.ZipFile(tmp_path / "0.zip").namelist() == ["a.ipynb", "b.html"]
 
 
-def make(project, *arguments):
+def make(project, *arguments, **environment):
     command = ["make", "-C", str(project), *arguments]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(command, capture_output=True, text=True, env=clean)
+    return subprocess.run(command, capture_output=True, text=True, env=clean | environment)
 
 
 @pytest.fixture
@@ -128,6 +128,27 @@ def test_make_with_a_failing_notebook_builds_the_others_and_no_zip(project):
     assert (project / "build/default/02_two.html").exists()
     assert not (project / "build/default/01_one.ipynb").exists()
     assert not list((project / "build").glob("*.zip"))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("import os; os._exit(1)", "the kernel died"), ("while True: pass", "a cell took longer than 3 s")],
+)
+def test_make_names_a_notebook_that_dies_or_never_ends(project, source, message):
+    write_notebook(project / "notebooks/01_one.ipynb", 'PROFILE = "default"', source)
+    result = make(project, "export-html", "-k", "TIMEOUT=3")
+    assert result.returncode != 0
+    assert f"01_one.ipynb: {message}" in result.stderr
+    assert (project / "build/default/02_two.html").exists()
+    assert not list((project / "build").glob("*.zip"))
+
+
+def test_make_writes_nothing_into_the_home(project):
+    home = project / "a file, no folder"
+    home.touch()
+    result = make(project, "export-html", HOME=str(home))
+    assert result.returncode == 0, result.stderr
+    assert (project / "build/handin-all.zip").exists()
 
 
 def test_make_knows_the_sheets_and_refuses_others(project):
