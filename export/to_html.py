@@ -46,7 +46,7 @@ CLEANER = nh3.Cleaner(
 )
 MATH = LatexToMathML(fancy_error=False)
 MARK = "\ue000\\d+\ue001"  # stands for a formula while the HTML around it is cleaned
-NUMBER = re.compile(r"[-−+±<>≈]?\s*(\d|nan\b|inf\b)")
+NUMBER = re.compile(r"[-−+±<>≈]?\s*(\d[\d,.]*(e[-+]?\d+)?|nan|inf)(\s*±.*)?(\s*%|\s*[A-Za-z]{1,4})?")
 
 
 class ExportError(Exception):
@@ -230,7 +230,7 @@ def align(table):
         cells = [cell for cell in column if cell is not None]
         texts = [cell.get_text(strip=True) for cell in cells if cell.name == "td"]
         texts = [text for text in texts if text]
-        if texts and sum(bool(NUMBER.match(text)) for text in texts) > len(texts) / 2:
+        if texts and sum(bool(NUMBER.fullmatch(text)) for text in texts) > len(texts) / 2:
             for cell in cells:
                 cell["class"] = [*cell.get("class", []), "number"]
 

@@ -142,6 +142,25 @@ def test_styled_tables_survive_and_numbers_are_aligned():
     assert page.select_one("div.table")["tabindex"] == "0"
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1,234", True),
+        ("+0.5 ± 0.1", True),
+        ("95.3%", True),
+        ("963 nats", True),
+        ("2e-07", True),
+        ("nan", True),
+        ("28×28×1 → 14×14×16", False),
+        ("64 → 784", False),
+        ("NaN or infinity", False),
+    ],
+)
+def test_only_numbers_stand_at_the_right(text, number):
+    page = export(shown(text_html=f"<table><tr><td>{text}</td></tr></table>"))
+    assert bool(page.select("td.number")) == number
+
+
 def test_a_data_frames_style_does_not_reach_the_page():
     html = (
         '<style scoped> .dataframe thead th { text-align: right; } </style><table class="dataframe"><tr><td>1</table>'
