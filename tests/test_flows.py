@@ -300,6 +300,35 @@ class _ForwardTwice(nh.AdditiveCoupling):
         return self.forward(z, condition)[0]
 
 
+class _Masked(keras.layers.Layer):
+    """RealNVP's equation 9 with a mask; its log-det is Σ (1 − mask) s, and Σ s where the mask is forgotten."""
+
+    def __init__(self, size, forget):
+        super().__init__()
+        self.input_size, self.condition_size, self.forget = size, 0, forget
+        self.mask = np.float32(np.arange(size) % 2)
+        self.network = randomize(nh.mlp(size, 2 * size, hidden_size=8, hidden_layers=1), scale=0.3)
+
+    def _scale_and_shift(self, x):
+        s, t = tf.split(self.network(self.mask * x), 2, axis=1)
+        return (tf.tanh(s) if self.forget else (1 - self.mask) * tf.tanh(s)), (1 - self.mask) * t
+
+    def forward(self, x, condition=None, training=False):
+        s, t = self._scale_and_shift(x)
+        return self.mask * x + (1 - self.mask) * x * tf.exp(s) + t, tf.reduce_sum(s, 1)
+
+    def backward(self, z, condition=None):
+        s, t = self._scale_and_shift(z)
+        return self.mask * z + (1 - self.mask) * (z - t) * tf.exp(-s)
+
+
+def test_check_flow_finds_a_forgotten_mask():
+    x, _ = sample_data(6, 4)
+    nh.check_flow(nh.Flow([nh.DiagonalScaling(4), _Masked(4, forget=False)]), x)
+    with pytest.raises(AssertionError, match="1 _Masked: log_det_error"):
+        nh.check_flow(nh.Flow([nh.DiagonalScaling(4), _Masked(4, forget=True)]), x)
+
+
 @pytest.mark.parametrize(
     ("kind", "symptom"),
     [
