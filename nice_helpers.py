@@ -60,6 +60,7 @@ with _quiet_start():
     import tensorflow_probability as tfp
 
     tf.config.list_physical_devices()  # the search for a GPU is noisy too: let it happen here
+    tf.function(lambda: tf.zeros(1) + 1, jit_compile=True)()  # and so is TF 2.20's first use of XLA
 tf.get_logger().setLevel("ERROR")  # its warnings of retracing count every new flow as a retrace
 
 tfd = tfp.distributions
