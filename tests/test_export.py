@@ -143,12 +143,14 @@ def test_make_names_a_notebook_that_dies_or_never_ends(project, source, message)
     assert not list((project / "build").glob("*.zip"))
 
 
-def test_make_writes_nothing_into_the_home(project):
-    home = project / "a file, no folder"
-    home.touch()
-    result = make(project, "export-html", HOME=str(home))
+@pytest.mark.parametrize("usable", [True, False])
+def test_make_neither_needs_nor_changes_the_home(project, usable):
+    home = project / "home"
+    home.mkdir() if usable else home.touch()  # in a file nothing can be written, by root either
+    result = make(project, "export-html", "SHEET=nice", HOME=str(home))
     assert result.returncode == 0, result.stderr
-    assert (project / "build/handin-all.zip").exists()
+    assert (project / "build/handin-nice.zip").exists()
+    assert not usable or list(home.iterdir()) == []
 
 
 def test_make_knows_the_sheets_and_refuses_others(project):
