@@ -26,6 +26,33 @@ def test_it_finds_the_maximum_likelihood_gaussian():
     assert history["nats"].iloc[-1] == pytest.approx(entropy, abs=0.02)
 
 
+def test_the_steps_are_those_of_keras_adam():
+    x, _ = sample_data(100, 3)
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 20)
+    flow, plain = (randomize(nh.NICE(3, 8, 1, seed=1)) for _ in range(2))
+    nh.train_inn(flow, x, epochs=20, batch_size=100, learning_rate=rate, verbose=False)
+    optimizer, weights = keras.optimizers.Adam(rate), plain.trainable_variables
+    start = [w.numpy() for w in weights]
+    for _ in range(20):
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(plain.log_prob(x))
+        optimizer.apply(tape.gradient(loss, [w.value for w in weights]), weights)
+    for w, expected, first in zip(flow.trainable_variables, weights, start, strict=True):
+        assert np.abs(expected.numpy() - first).max() > 0.02
+        np.testing.assert_allclose(w.numpy(), expected.numpy(), atol=1e-4)
+    for received, expected in zip(flow.optimizer.variables, optimizer.variables, strict=True):
+        np.testing.assert_allclose(received.numpy(), expected.numpy(), rtol=1e-2, atol=1e-5)
+
+
+def test_a_weight_without_a_gradient_stays_as_it_is():
+    x, _ = sample_data(100, 2)
+    flow = scaling_flow()
+    idle = flow.transforms[0].add_weight(shape=(2,), initializer="ones", name="idle")
+    nh.train_inn(flow, x, **FAST)
+    np.testing.assert_array_equal(idle.numpy(), 1.0)
+    assert np.abs(flow.transforms[0].mean.numpy()).min() > 0
+
+
 def test_history_has_a_row_for_each_epoch():
     x, _ = sample_data(200, 2)
     history = nh.train_inn(scaling_flow(), x, **FAST, validation=x[:50])
