@@ -13,6 +13,8 @@ import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
+QUIET_SHUTDOWN = "__import__('logging').getLogger('asyncio').setLevel('CRITICAL')"
+
 
 def injected_parameters(profile):
     """Return what papermill injects after the parameters cell: nothing where the notebook's own default is wanted."""
@@ -32,9 +34,9 @@ def run(notebook, output, profile, timeout):
             cwd=str(notebook.parent),
             progress_bar=sys.stderr.isatty(),
             execution_timeout=timeout,
-            # The kernel warns of local TCP connections and logs the interrupt of its own shutdown as an error;
+            # The kernel warns of local TCP connections, and it or asyncio logs its own shutdown as an error;
             # what goes wrong in a cell comes through papermill.
-            extra_arguments=["--log-level=CRITICAL"],
+            extra_arguments=["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={QUIET_SHUTDOWN}"],
         )
         executed = nbformat.read(partial, as_version=4)
         # Times, paths and random ids of this run would make two builds of the same notebook differ.

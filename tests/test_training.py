@@ -130,6 +130,12 @@ def test_dequantize_spreads_each_pixel_over_its_cell():
     np.testing.assert_array_equal(nh.quantize([-0.2, 0.5, 1.3], levels=17), [0, 8, 16])
 
 
+def test_dequantize_gives_the_same_noise_with_and_without_xla():
+    x = np.zeros((3, 4), np.uint8)
+    compiled = tf.function(nh.dequantize, jit_compile=True)(x, tf.constant([1, 2]))
+    np.testing.assert_allclose(compiled, nh.dequantize(x, (1, 2)), rtol=1e-6)
+
+
 def test_extra_loss_is_added():
     def push(flow, x, z, condition):
         return 1000.0 * tf.reduce_mean((flow.transforms[0].mean - 5.0) ** 2)
