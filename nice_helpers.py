@@ -224,7 +224,7 @@ def dequantize(x, seed, levels=256):
     """
     x, seed = tf.cast(x, tf.float32), tf.convert_to_tensor(seed, tf.int32)
     seed = tf.stack([seed, 0]) if seed.shape.rank == 0 else seed
-    # Philox gives the same numbers with and without XLA, whose own choice took half of the time of a step of NICE.
+    # Philox by name: the generator that XLA chooses for itself took half of the time of a training step of NICE.
     return (x + tf.random.stateless_uniform(tf.shape(x), seed, alg="philox")) / levels
 
 
