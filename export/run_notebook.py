@@ -7,11 +7,13 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from traitlets.config import Config
 
 QUIET_SHUTDOWN = "__import__('logging').getLogger('asyncio').setLevel('CRITICAL')"
 
@@ -26,18 +28,22 @@ def run(notebook, output, profile, timeout):
     partial = output.with_name(f".{output.stem}.part.ipynb")
     injected = injected_parameters(profile)
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(partial),
-            parameters=injected,
-            kernel_name="python3",
-            cwd=str(notebook.parent),
-            progress_bar=sys.stderr.isatty(),
-            execution_timeout=timeout,
-            # The kernel warns of local TCP connections, and it or asyncio logs its own shutdown as an error;
-            # what goes wrong in a cell comes through papermill.
-            extra_arguments=["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={QUIET_SHUTDOWN}"],
-        )
+        # Kernels talk over sockets in a folder of their own: two that start at once may draw the same TCP port, and
+        # one of them dies. The folder is a temporary one because such a socket's path may have 107 bytes at most.
+        with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+            papermill.execute_notebook(
+                str(notebook),
+                str(partial),
+                parameters=injected,
+                kernel_name="python3",
+                cwd=str(notebook.parent),
+                progress_bar=sys.stderr.isatty(),
+                execution_timeout=timeout,
+                config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/socket"}),
+                # The kernel or asyncio logs its own shutdown as an error; what goes wrong in a cell comes through
+                # papermill.
+                extra_arguments=["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={QUIET_SHUTDOWN}"],
+            )
         executed = nbformat.read(partial, as_version=4)
         # Times, paths and random ids of this run would make two builds of the same notebook differ.
         executed.metadata.pop("papermill", None)

@@ -40,6 +40,14 @@ def test_a_notebook_runs_with_its_profile_and_leaves_no_trace_of_the_run(tmp_pat
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_kernels_that_start_at_once_share_no_port(tmp_path):
+    look = "connection = get_connection_info(unpack=True); print(connection['transport'], connection['ip'])"
+    notebook = write_notebook(tmp_path / "a.ipynb", "from ipykernel.connect import get_connection_info", look)
+    assert run_notebook(notebook, tmp_path / "out.ipynb").returncode == 0
+    transport, folder = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs[0].text.split()
+    assert transport == "ipc" and not os.path.exists(os.path.dirname(folder))
+
+
 def test_another_users_kernel_of_the_same_name_is_not_used(tmp_path):
     kernel = tmp_path / "jupyter/kernels/python3"
     kernel.mkdir(parents=True)
@@ -125,7 +133,7 @@ def test_make_with_a_failing_notebook_builds_the_others_and_no_zip(project):
     result = make(project, "export-html", "-k", "-j2")
     assert result.returncode != 0
     assert "01_one.ipynb, cell [2]: RuntimeError: planted" in result.stderr
-    assert (project / "build/default/02_two.html").exists()
+    assert (project / "build/default/02_two.html").exists(), result.stderr
     assert not (project / "build/default/01_one.ipynb").exists()
     assert not list((project / "build").glob("*.zip"))
 
@@ -139,7 +147,7 @@ def test_make_names_a_notebook_that_dies_or_never_ends(project, source, message)
     result = make(project, "export-html", "-k", "TIMEOUT=3")
     assert result.returncode != 0
     assert f"01_one.ipynb: {message}" in result.stderr
-    assert (project / "build/default/02_two.html").exists()
+    assert (project / "build/default/02_two.html").exists(), result.stderr
     assert not list((project / "build").glob("*.zip"))
 
 
