@@ -429,3 +429,25 @@ def test_conv_real_nvp_sees_neighbours_at_their_places():
 def test_conv_real_nvp_refuses_sizes_that_do_not_divide(options):
     with pytest.raises(ValueError, match="must be"):
         nh.ConvRealNVP(**({"size": 4} | options))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_network_of_two_columns_has_the_gradients_of_matrix_products(jit):
+    network, (x, weight_y) = (
+        randomize(nh.mlp(3, 2, hidden_size=7, hidden_layers=1)),
+        [tf.random.stateless_normal((11, d), (d, 0)) for d in (3, 2)],
+    )
+    plain = keras.Sequential([keras.layers.Dense(7, "relu"), keras.layers.Dense(2)])
+    plain.build((None, 3))
+    plain.set_weights(network.get_weights())
+
+    @tf.function(jit_compile=jit)
+    def gradients(model):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = model(x)
+            loss = tf.reduce_sum(weight_y * y**2)
+        return y, *tape.gradient(loss, [x, *model.trainable_variables])
+
+    for ours, theirs in zip(gradients(network), gradients(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
