@@ -433,10 +433,8 @@ def test_conv_real_nvp_refuses_sizes_that_do_not_divide(options):
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_a_network_of_two_columns_has_the_gradients_of_matrix_products(jit):
-    network, (x, weight_y) = (
-        randomize(nh.mlp(3, 2, hidden_size=7, hidden_layers=1)),
-        [tf.random.stateless_normal((11, d), (d, 0)) for d in (3, 2)],
-    )
+    network = randomize(nh.mlp(3, 2, hidden_size=7, hidden_layers=1))
+    x, weight_y = [tf.random.stateless_normal((11, columns), (columns, 0)) for columns in (3, 2)]
     plain = keras.Sequential([keras.layers.Dense(7, "relu"), keras.layers.Dense(2)])
     plain.build((None, 3))
     plain.set_weights(network.get_weights())
