@@ -1369,7 +1369,7 @@ def inpaint(
     start,
     *,
     condition=None,
-    steps=200,
+    steps=100,
     optimizer=None,
     noise=0.0,
     space="logit",
@@ -1385,7 +1385,7 @@ def inpaint(
         known: bool (D,) or (N, D), True for a value to keep.
         start: (D,) or (N, D), the unknown values to start from, for example the mean of the training data.
         condition: (N, C) for a conditional flow.
-        optimizer: a Keras optimizer; the default is Adam with a rate of 0.2 that falls to zero along a cosine.
+        optimizer: a Keras optimizer; the default is Adam with a rate of 0.2.
         noise: standard deviation of normal noise added to each gradient; the paper has 1.
         space: "logit" climbs in u with x = sigmoid(u), so x stays within (0, 1) and moves in small steps near the ends;
             "clip" climbs in x and projects back to [0, 1], as the paper does; "real" climbs in x without bounds.
@@ -1410,7 +1410,7 @@ def inpaint(
         inner = tf.clip_by_value(start, 1e-3, 1 - 1e-3)
         start = tf.math.log(inner) - tf.math.log1p(-inner)
     condition = _check_condition(condition, flow.condition_size, x)
-    optimizer = optimizer or keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.2, steps))
+    optimizer = optimizer or keras.optimizers.Adam(0.2)
     free = keras.Variable(start)
     optimizer.build([free])
 
