@@ -229,7 +229,7 @@ def align(table):
     for column in zip_longest(*(reversed(row) for row in rows)):
         cells = [cell for cell in column if cell is not None]
         texts = [cell.get_text(strip=True) for cell in cells if cell.name == "td"]
-        texts = [text for text in texts if text]
+        texts = [text for text in texts if text and text != "–"]  # the dash of a missing value says nothing
         if texts and sum(bool(NUMBER.fullmatch(text)) for text in texts) > len(texts) / 2:
             for cell in cells:
                 cell["class"] = [*cell.get("class", []), "number"]

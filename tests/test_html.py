@@ -161,6 +161,11 @@ def test_only_numbers_stand_at_the_right(text, number):
     assert bool(page.select("td.number")) == number
 
 
+def test_missing_values_do_not_turn_a_column_of_numbers_to_the_left():
+    page = export(shown(text_html="<table><tr><td>–</td></tr><tr><td>–</td></tr><tr><td>0.5</td></tr></table>"))
+    assert [cell.get_text() for cell in page.select("td.number")] == ["–", "–", "0.5"]
+
+
 def test_a_data_frames_style_does_not_reach_the_page():
     html = (
         '<style scoped> .dataframe thead th { text-align: right; } </style><table class="dataframe"><tr><td>1</table>'
