@@ -44,6 +44,32 @@ def test_the_steps_are_those_of_keras_adam():
         np.testing.assert_allclose(received.numpy(), expected.numpy(), rtol=1e-2, atol=1e-5)
 
 
+def cell_centres(batch, seed):
+    """Return bytes as numbers in (0, 1), without dequantize's noise: XLA draws another than the plain graph."""
+    return (tf.cast(batch, tf.float32) + 0.5) / 256
+
+
+ALIKE = {
+    "NICE": (lambda: nh.NICE(9, 8, 1, seed=1), {"augment": cell_centres}),
+    "two columns": (lambda: nh.RealNVP(2, 8, 3, seed=1), {}),
+    "bottleneck": (lambda: nh.RealNVP(6, 8, 3, 2, seed=1), {"extra_loss": nh.reconstruction_loss(2, 0.1)}),
+    "convolutional": (lambda: nh.ConvRealNVP(8, 4, 4, 1, seed=1), {"augment": cell_centres}),
+}
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_xla_and_the_plain_graph_train_alike(kind):
+    make, options = ALIKE[kind]
+    flows = [make(), make()]
+    x, condition = sample_data(200, flows[0].input_size, flows[0].condition_size)
+    x = np.random.default_rng(0).integers(0, 256, x.shape, dtype=np.uint8) if "augment" in options else x
+    options = FAST | options | {"batch_size": 200}
+    xla = nh.train_inn(flows[0], x, condition, jit_compile=True, **options).drop(columns="seconds")
+    plain = nh.train_inn(flows[1], x, condition, jit_compile=False, **options).drop(columns="seconds")
+    np.testing.assert_allclose(xla, plain, rtol=1e-4, atol=1e-4)
+    assert np.diff(xla["nats"]).min() > 1e-3  # progress that is larger than the tolerance
+
+
 def test_a_weight_without_a_gradient_stays_as_it_is():
     x, _ = sample_data(100, 2)
     flow = scaling_flow()
