@@ -611,7 +611,7 @@ class DiagonalScaling(_Transform):
 
 @keras.saving.register_keras_serializable("nice_helpers")
 class Logit(_Transform):
-    """Map [0, 1] to the real line: z = logit(α + (1 − 2α) x). Source: RealNVP, section 4.1."""
+    """Map [0, 1] to the real line: z = logit(α + (1 − 2α) x). Source: RealNVP, section 4.1, there 1 − α."""
 
     def __init__(self, input_size, *, alpha=0.05, **kwargs):
         super().__init__(input_size, **kwargs)
