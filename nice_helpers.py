@@ -938,7 +938,7 @@ def train_inn(
         extra_loss: function (flow, x, z, condition) → scalar, added to the negative log-likelihood.
         seed: of the order of the samples and of augment's noise.
         jit_compile: compile with XLA: faster steps for fully connected networks, one or two seconds more to start. None
-            does so where at least 30,000 samples are seen, epochs counted; fewer did not make up for the start.
+            does so where at least 30,000 samples are seen, epochs counted; fewer seldom make up for the start.
         verbose: show one line of progress that updates in place.
 
     Returns:
