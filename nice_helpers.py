@@ -278,6 +278,24 @@ def logistic_prior(dimensions):
     return tfd.Independent(tfd.Logistic(tf.zeros(dimensions), 1.0), 1)
 
 
+def fit_gaussian(x, levels=256):
+    """Return the normal distribution with mean and covariance of dequantized pixels: the baseline of every flow.
+
+    The noise of `dequantize` moves each mean by half a grey level and adds 1/12 of a squared grey level to each
+    variance, so no covariance is singular.
+
+    Args:
+        x: pixels 0 … levels − 1, (N, D) with N ≥ 2.
+
+    Returns:
+        SciPy's multivariate normal over [0, 1]^D, float64; `logpdf` gives nats, `mean` and `cov` the moments.
+    """
+    from scipy.stats import multivariate_normal
+
+    x = np.asarray(x, float)
+    return multivariate_normal((x.mean(0) + 0.5) / levels, (np.cov(x.T) + np.eye(x.shape[1]) / 12) / levels**2)
+
+
 def toy_distribution(name, label=None, *, noise=0.1):
     """Return the density that a toy set's points are drawn from, as a TFP distribution over (2,).
 
@@ -794,15 +812,31 @@ def NICE(
     Returns:
         A Flow; call its `adapt` with data before training.
     """
+    network = {"hidden_size": hidden_size, "hidden_layers": hidden_layers, "normalization": normalization}
+    chain = coupling_chain(AdditiveCoupling, input_size, couplings, split=split, seed=seed, **network)
+    return Flow([*chain, DiagonalScaling(input_size)], prior)
+
+
+def coupling_chain(coupling, input_size, number, *, split="odd-even", seed=None, **network):
+    """Return a list of couplings that keep the first and the second part in turn (NICE, section 3.2).
+
+    Args:
+        coupling: AdditiveCoupling, AffineCoupling or a class made from one of them.
+        input_size: D ≥ 2.
+        number: of couplings.
+        split: "odd-even" or "half".
+        seed: of the initial weights.
+        network: hidden_size, hidden_layers and normalization of each coupling's `mlp`.
+    """
     _check_size("input_size", input_size, 2)
-    _check_size("couplings", couplings, 1)
+    _check_size("couplings", number, 1)
     layers = []
-    for i in range(couplings):
+    for i in range(number):
         kept, changed = coupling_sizes(input_size, swap=i % 2 == 1)
-        sizes = {"hidden_size": hidden_size, "hidden_layers": hidden_layers, "normalization": normalization}
-        network = mlp(kept, changed, **sizes, seed=None if seed is None else [seed, i])
-        layers.append(AdditiveCoupling(input_size, network, split=split, swap=i % 2 == 1))
-    return Flow([*layers, DiagonalScaling(input_size)], prior)
+        network_seed = None if seed is None else [seed, i]
+        layer = mlp(kept, coupling.outputs_per_column * changed, seed=network_seed, **network)
+        layers.append(coupling(input_size, layer, split=split, swap=i % 2 == 1))
+    return layers
 
 
 def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
@@ -1023,6 +1057,24 @@ def train_inn(
     return pd.DataFrame(records).set_index("epoch") if records else pd.DataFrame(columns=["nats", "seconds"])
 
 
+def train_on_images(flow, pixels, *, epochs, batch_size=512, peak=3e-3, augment=dequantize, seed=0, **options):
+    """Start a flow's scalings from 5,000 images, then train it with fresh noise in every epoch and warm_up_cosine.
+
+    Args:
+        flow: a Flow; trained in place.
+        pixels: images (N, D) of whole numbers.
+        epochs, batch_size, augment, seed: as in train_inn.
+        peak: of the learning rate.
+        options: more arguments of train_inn.
+
+    Returns:
+        train_inn's history.
+    """
+    flow.adapt(augment(pixels[:5000], (seed, 0)))
+    options |= {"learning_rate": warm_up_cosine(peak), "augment": augment, "seed": seed}
+    return train_inn(flow, pixels, epochs=epochs, batch_size=batch_size, **options)
+
+
 def _apply_adam(adam, weights, gradients):
     """Take the step of Keras' Adam by one fused operation for each weight.
 
@@ -1050,6 +1102,12 @@ def warm_up_cosine(peak):
         return keras.optimizers.schedules.CosineDecay(0.0, decay, warmup_target=peak, warmup_steps=warm_up)
 
     return schedule
+
+
+def pixel_log_prob(flow, pixels, seed=0):
+    """Return log p (N,) in nats of images (N, D), dequantized once; 500 at a time, to spare memory."""
+    starts = range(0, len(pixels), 500)
+    return np.concatenate([flow.log_prob(dequantize(pixels[i : i + 500], (seed, i))) for i in starts])
 
 
 def keep_first(z, k):

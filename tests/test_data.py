@@ -61,6 +61,18 @@ def test_toy_densities_per_label(name, label):
     assert np.abs(share - probability).sum() / 2 < 0.04
 
 
+def test_the_fitted_gaussian_has_the_moments_of_dequantized_pixels():
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.integers(3, size=300), rng.integers(3, size=300), np.full(300, 2)], 1)
+    x[:, 1] = np.minimum(2, x[:, 0] + x[:, 1])
+    gaussian = nh.fit_gaussian(x, levels=3)
+    drawn = np.concatenate([nh.dequantize(x, seed, levels=3) for seed in range(400)])
+    np.testing.assert_allclose(gaussian.mean, drawn.mean(0), atol=2e-3)
+    np.testing.assert_allclose(gaussian.cov, np.cov(drawn.T), atol=5e-4)  # without the noise's: 9e-3 less
+    same = nh.tfd.MultivariateNormalTriL(gaussian.mean, np.linalg.cholesky(gaussian.cov))
+    np.testing.assert_allclose(gaussian.logpdf(drawn[:50]), same.log_prob(drawn[:50].astype(float)), rtol=1e-9)
+
+
 def test_samples_of_a_toy_distribution_have_its_moments():
     x = nh.toy_distribution("parabola").sample(50_000, seed=(1, 2)).numpy()
     np.testing.assert_allclose(x.mean(0), [0, 1], atol=0.03)

@@ -425,6 +425,17 @@ def test_conv_real_nvp_sees_neighbours_at_their_places():
         assert distance.max() <= 5  # two 3×3 kernels on blocks of two pixels
 
 
+@pytest.mark.parametrize("coupling", [nh.AdditiveCoupling, nh.AffineCoupling])
+def test_a_chain_keeps_both_parts_in_turn(coupling):
+    chain = nh.coupling_chain(coupling, 5, 3, hidden_size=8, hidden_layers=1, split="half", seed=1)
+    x, _ = sample_data(10, 5)
+    for i, layer in enumerate(chain):
+        assert isinstance(randomize(layer), coupling)
+        moved = np.abs(layer.forward(x)[0] - x).max(0) > 0
+        assert moved.tolist() == ([True] * 3 + [False] * 2 if i % 2 else [False] * 3 + [True] * 2)
+    nh.check_flow(nh.Flow(chain), x)
+
+
 @pytest.mark.parametrize("options", [{"size": 6}, {"couplings": 6}, {"size": 0}])
 def test_conv_real_nvp_refuses_sizes_that_do_not_divide(options):
     with pytest.raises(ValueError, match="must be"):

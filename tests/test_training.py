@@ -8,6 +8,7 @@ from conftest import randomize, sample_data
 
 import nice_helpers as nh
 
+QUIET = {"verbose": False, "seed": 3}
 FAST = {"epochs": 3, "batch_size": 64, "verbose": False}
 
 
@@ -42,6 +43,34 @@ def test_the_steps_are_those_of_keras_adam():
         np.testing.assert_allclose(w.numpy(), expected.numpy(), atol=1e-4)
     for received, expected in zip(flow.optimizer.variables, optimizer.variables, strict=True):
         np.testing.assert_allclose(received.numpy(), expected.numpy(), rtol=1e-2, atol=1e-5)
+
+
+def test_images_start_from_their_scales_and_train_with_fresh_noise():
+    pixels, seeds = np.random.default_rng(0).integers(0, 9, (6000, 4)), []
+
+    def augment(batch, seed):
+        seeds.append(seed)
+        return nh.dequantize(batch, seed, levels=9)
+
+    flow, start = scaling_flow(4), scaling_flow(4)
+    history = nh.train_on_images(flow, pixels, epochs=2, batch_size=1000, peak=0.0, augment=augment, **QUIET)
+    start.adapt(nh.dequantize(pixels[:5000], (3, 0), levels=9))  # a rate of 0 leaves what `adapt` made
+    assert tuple(seeds[0]) == (3, 0) and len(seeds) == 2  # the second one is the graph's
+    for received, expected in zip(flow.get_weights(), start.get_weights(), strict=True):
+        np.testing.assert_array_equal(received, expected)
+    assert len(history) == 2 and flow.optimizer.iterations == 12
+    nh.train_on_images(flow, pixels, epochs=2, peak=0.1, augment=augment, **QUIET)
+    assert np.abs(flow.get_weights()[0] - start.get_weights()[0]).max() > 0.01
+
+
+def test_log_probabilities_of_pixels_are_those_of_batches_of_500():
+    pixels, flow = np.random.default_rng(0).integers(0, 256, (1203, 4)), randomize(nh.RealNVP(4, 8, 2, seed=0))
+    received = nh.pixel_log_prob(flow, pixels, 7)
+    for start in (0, 500, 1000):
+        part = slice(start, start + 500)
+        noisy = (pixels[part] + tf.random.stateless_uniform(pixels[part].shape, (7, start), alg="philox")) / 256
+        np.testing.assert_allclose(received[part], flow.log_prob(noisy), rtol=1e-5)
+    assert received.shape == (1203,)
 
 
 def cell_centres(batch, seed):
