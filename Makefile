@@ -3,6 +3,7 @@
 #   PROFILE  smoke | default | full | paper: the budget of every notebook
 #   SHEET    all | nice | inn | diary | ae: the notebooks of one exercise sheet
 #   HANDIN   the zip's name without its ending
+#   JOBS     notebooks that run at once; each takes up to 3 GB of memory
 #   TIMEOUT  seconds that one cell may take
 #   PYTHON   the Python (3.11–3.13) that the environment is made from
 #   LAB      more options for JupyterLab
@@ -19,6 +20,7 @@ SHEET   ?= all
 HANDIN  ?= handin-$(SHEET)
 TIMEOUT ?= $(if $(filter paper,$(PROFILE)),86400,3600)
 PYTHON  ?= python3
+JOBS    ?= 2
 LAB     ?=
 COLAB_PYTHON ?= $(or $(shell command -v python3.13),$(PYTHON))
 
@@ -70,9 +72,10 @@ lab: $(ENV) ## open JupyterLab with this environment's kernel
 	JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= $(PY) -m jupyterlab notebooks $(LAB)
 
 smoke: ## run every notebook in its smallest profile
-	@$(MAKE) --no-print-directory -j2 PROFILE=smoke executed
+	@$(MAKE) --no-print-directory -j$(JOBS) PROFILE=smoke executed
 
-export-html: $(ZIP) ## run the notebooks, export them as HTML, zip the hand-in
+export-html: ## run the notebooks, export them as HTML, zip the hand-in
+	@$(MAKE) --no-print-directory -j$(JOBS) $(ZIP)
 	@echo "$(words $(PAGES)) pages in $(RUN), hand in $(ZIP)"
 
 submission: export-html ## the same, for those who look for this word
@@ -130,8 +133,9 @@ executed: $(NAMES:%=$(RUN)/%.ipynb)
 # Each step writes to a name of its own and moves the whole file into place.
 $(RUN)/%.ipynb: notebooks/%.ipynb nice_helpers.py | $(ENV)
 	@rm -f $(ZIP) && mkdir -p $(RUN) build/home
-	@position=$$(printf '%s\n' $(NAMES) | grep -nx '$*' | cut -d: -f1); echo "[$$position/$(words $(NAMES))] $*"
-	@$(ISOLATED) $(PY) export/run_notebook.py $< $@ --profile $(PROFILE) --timeout $(TIMEOUT)
+	@line="[$$(printf '%s\n' $(NAMES) | grep -nx '$*' | cut -d: -f1)/$(words $(NAMES))] $*"; echo "$$line"; \
+	  $(ISOLATED) $(PY) export/run_notebook.py $< $@ --profile $(PROFILE) --timeout $(TIMEOUT); \
+	  echo "$$line: done in $$SECONDS s"
 
 $(RUN)/%.html: $(RUN)/%.ipynb export/to_html.py export/convert.py export/page.css $(wildcard export/template/* export/fonts/*.woff2)
 	@$(ISOLATED) $(PY) export/to_html.py $< $@

@@ -37,7 +37,7 @@ def run(notebook, output, profile, timeout):
                 parameters=injected,
                 kernel_name="python3",
                 cwd=str(notebook.parent),
-                progress_bar=sys.stderr.isatty(),
+                progress_bar=False,  # several notebooks may run at once
                 execution_timeout=timeout,
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/socket"}),
                 # The kernel or asyncio logs its own shutdown as an error; what goes wrong in a cell comes through

@@ -128,6 +128,15 @@ def test_make_builds_the_hand_in_once(project):
     assert archive.read_bytes() == before
 
 
+def test_make_runs_two_notebooks_at_once(project):
+    os.mkfifo(project / "meet")  # either end of a pipe waits for the other to be opened
+    for name, mode in (("01_one", "r"), ("02_two", "w")):
+        write_notebook(project / f"notebooks/{name}.ipynb", 'PROFILE = "default"', f"open('../meet', '{mode}').close()")
+    assert make(project, "export-html", "JOBS=1", "TIMEOUT=2").returncode != 0
+    result = make(project, "export-html", "TIMEOUT=60")
+    assert result.returncode == 0, result.stderr
+
+
 def test_make_with_a_failing_notebook_builds_the_others_and_no_zip(project):
     write_notebook(project / "notebooks/01_one.ipynb", 'PROFILE = "default"', "raise RuntimeError('planted')")
     result = make(project, "export-html", "-k", "-j2")
