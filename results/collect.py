@@ -308,9 +308,11 @@ def bench_picture(bench, path):
 def with_tables(readme, results, bench):
     """Return the README's text with what stands between each pair of its markers replaced."""
     tables = {"notebooks": notebooks_table(results), "results": results_table(results), "bench": bench_table(bench)}
-    seconds = sum(results[notebook]["seconds"] for notebook, *_ in NOTEBOOKS)
-    tables["time"] = f"All ten together take {seconds / 60:.0f} minutes on the {results['01_nice_parabola']['cores']}\n"
-    tables["time"] += "cores that the numbers below are from."
+    tables["time"] = (
+        f"`make export-html` makes all ten in {bench['export_seconds'] / 60:.0f} minutes on the {bench['cores']} cores "
+        f"that the numbers below are from,\nand holds up to {bench['export_peak_gb']:.0f} GB of memory. The times of "
+        "the single pages are those of a page that shares the cores\nwith another."
+    )
     for marker, content in tables.items():
         marked = re.compile(rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)", re.DOTALL)
         if not marked.search(readme):
