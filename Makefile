@@ -64,7 +64,7 @@ ISOLATED = JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= JUPYTER_DATA_DIR="$(CURDIR)/b
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
-	@echo "  with PROFILE=smoke|default|full|paper, SHEET=all|nice|inn|diary|ae, HANDIN=name of the zip"
+	@echo "  with PROFILE=smoke|default|full|paper, SHEET=all|nice|inn|diary|ae, HANDIN=name of the zip, JOBS=notebooks at once"
 
 setup: $(ENV) ## create the environment in .venv
 

@@ -5,7 +5,7 @@ data. Every log-determinant is log|det dz/dx|, that of `forward`. Likelihoods ar
 of the density in data space. N counts samples, D dimensions, C the columns of a condition; arrays are
 (N, D) and float32.
 
-Sections: Data · Priors and true densities · Layers · Flows · Training · Checks and evaluation · Figures and
+Sections: Data · Priors and true densities · Layers · Flows · Training · Checks, evaluation and inpainting · Figures and
 results.
 
 Sources:
@@ -279,13 +279,14 @@ def logistic_prior(dimensions):
 
 
 def fit_gaussian(x, levels=256):
-    """Return the normal distribution with mean and covariance of dequantized pixels: the baseline of every flow.
+    """Return the normal distribution with the mean and covariance of dequantized pixels, a baseline for flows.
 
     The noise of `dequantize` moves each mean by half a grey level and adds 1/12 of a squared grey level to each
     variance, so no covariance is singular.
 
     Args:
         x: pixels 0 … levels − 1, (N, D) with N ≥ 2.
+        levels: as in dequantize.
 
     Returns:
         SciPy's multivariate normal over [0, 1]^D, float64; `logpdf` gives nats, `mean` and `cov` the moments.
@@ -439,8 +440,8 @@ def _check_condition(condition, size, values):
         if size:
             raise ValueError(f"condition must have shape (N, {size}), got None")
         return tf.zeros((rows, 0))
-    if not size and condition.shape[-1] != 0:
-        raise ValueError(f"condition must be None, as condition_size is 0, got shape {tuple(condition.shape)}")
+    if not size and tuple(np.shape(condition))[-1:] != (0,):
+        raise ValueError(f"condition must be None, as condition_size is 0, got shape {tuple(np.shape(condition))}")
     condition = _matrix(condition, size, "condition")
     if None not in (condition.shape[0], values.shape[0]) and condition.shape[0] != values.shape[0]:
         raise ValueError(f"condition must have one row for each of {values.shape[0]} samples, got {condition.shape[0]}")
@@ -752,11 +753,13 @@ class Flow(keras.Model):
         return tf.reshape(x, (rows, num_samples, -1)) if self.condition_size else x
 
     def adapt(self, x, condition=None):
-        """Start each DiagonalScaling from data (N, D): its output gets mean 0 and the prior's standard deviation.
+        """Start each transform that has an `adapt` from data (N, D).
 
-        Without it NICE on MNIST spends its first epochs on finding scales that the data tell at once.
+        DiagonalScaling's output gets mean 0 and the prior's standard deviation; without it NICE on MNIST spends its
+        first epochs on finding scales that the data tell at once.
         """
-        h, condition = _matrix(x, self.input_size, "x"), _check_condition(condition, self.condition_size, x)
+        h = _matrix(x, self.input_size, "x")
+        condition = _check_condition(condition, self.condition_size, h)
         for transform in self.transforms:
             if hasattr(transform, "adapt"):
                 transform.adapt(h, self.prior.stddev().numpy())
@@ -810,28 +813,28 @@ def NICE(
         seed: of the initial weights.
 
     Returns:
-        A Flow; call its `adapt` with data before training.
+        A Flow; call its `adapt` with data before training, as train_on_images does.
     """
     network = {"hidden_size": hidden_size, "hidden_layers": hidden_layers, "normalization": normalization}
     chain = coupling_chain(AdditiveCoupling, input_size, couplings, split=split, seed=seed, **network)
     return Flow([*chain, DiagonalScaling(input_size)], prior)
 
 
-def coupling_chain(coupling, input_size, number, *, split="odd-even", seed=None, **network):
+def coupling_chain(coupling, input_size, couplings, *, split="odd-even", seed=None, **network):
     """Return a list of couplings that keep the first and the second part in turn (NICE, section 3.2).
 
     Args:
         coupling: AdditiveCoupling, AffineCoupling or a class made from one of them.
         input_size: D ≥ 2.
-        number: of couplings.
+        couplings: how many.
         split: "odd-even" or "half".
         seed: of the initial weights.
         network: hidden_size, hidden_layers and normalization of each coupling's `mlp`.
     """
     _check_size("input_size", input_size, 2)
-    _check_size("couplings", number, 1)
+    _check_size("couplings", couplings, 1)
     layers = []
-    for i in range(number):
+    for i in range(couplings):
         kept, changed = coupling_sizes(input_size, swap=i % 2 == 1)
         network_seed = None if seed is None else [seed, i]
         layer = mlp(kept, coupling.outputs_per_column * changed, seed=network_seed, **network)
@@ -956,6 +959,8 @@ def train_inn(
 ):
     """Fit a flow by maximum likelihood: Adam on the mean negative log-likelihood (NICE, section 2).
 
+    For images see also train_on_images, which sets the scalings and the learning rate.
+
     A whole epoch runs as one compiled graph, and every batch has the same size: the last one is topped up with
     samples from the epoch's start. So callbacks see epochs (EarlyStopping, ModelCheckpoint, BackupAndRestore,
     ReduceLROnPlateau …), with the logs `loss` and `val_loss`; batch-level hooks are not called.
@@ -967,8 +972,10 @@ def train_inn(
         epochs, batch_size: integers ≥ 1.
         learning_rate: a float, a Keras learning-rate schedule (over steps, not epochs), or a function that makes one
             from the number of steps, such as warm_up_cosine(3e-3).
-        validation: data (n, D), or a pair (data, condition), to evaluate after each epoch.
-        augment: function (batch, seed) → float32 batch, called on each batch in the graph, for example `dequantize`.
+        validation: data (n, D), or a pair (data, condition), to evaluate after each epoch; augmented once, so its noise
+            is the same in every epoch.
+        augment: function (batch, seed) → float32 batch, called on each batch in the graph, for example `dequantize`;
+            seed is a tensor of two int32.
         extra_loss: function (flow, x, z, condition) → scalar, added to the negative log-likelihood.
         seed: of the order of the samples and of augment's noise.
         jit_compile: compile with XLA: faster steps for fully connected networks, one or two seconds more to start. None
@@ -1042,7 +1049,7 @@ def train_inn(
             flow.set_weights(best)
             raise FloatingPointError(
                 f"the log-likelihood became {nats} in epoch {epoch + 1}; the weights of epoch {best_epoch} are "
-                f"restored. Try a smaller learning_rate than {learning_rate}, flow.adapt(x) first, or bounded scales."
+                "restored. Try a smaller learning_rate, flow.adapt(x) first, or bounded scales."
             )
         if record.get("validation_nats", nats) > best_nats:
             best, best_nats, best_epoch = flow.get_weights(), record.get("validation_nats", nats), epoch + 1
@@ -1055,24 +1062,6 @@ def train_inn(
     callbacks.on_train_end()
     flow._initial_epoch = None
     return pd.DataFrame(records).set_index("epoch") if records else pd.DataFrame(columns=["nats", "seconds"])
-
-
-def train_on_images(flow, pixels, *, epochs, batch_size=512, peak=3e-3, augment=dequantize, seed=0, **options):
-    """Start a flow's scalings from 5,000 images, then train it with fresh noise in every epoch and warm_up_cosine.
-
-    Args:
-        flow: a Flow; trained in place.
-        pixels: images (N, D) of whole numbers.
-        epochs, batch_size, augment, seed: as in train_inn.
-        peak: of the learning rate.
-        options: more arguments of train_inn.
-
-    Returns:
-        train_inn's history.
-    """
-    flow.adapt(augment(pixels[:5000], (seed, 0)))
-    options |= {"learning_rate": warm_up_cosine(peak), "augment": augment, "seed": seed}
-    return train_inn(flow, pixels, epochs=epochs, batch_size=batch_size, **options)
 
 
 def _apply_adam(adam, weights, gradients):
@@ -1104,10 +1093,22 @@ def warm_up_cosine(peak):
     return schedule
 
 
-def pixel_log_prob(flow, pixels, seed=0):
-    """Return log p (N,) in nats of images (N, D), dequantized once; 500 at a time, to spare memory."""
-    starts = range(0, len(pixels), 500)
-    return np.concatenate([flow.log_prob(dequantize(pixels[i : i + 500], (seed, i))) for i in starts])
+def train_on_images(flow, pixels, *, epochs, batch_size=512, peak=3e-3, augment=dequantize, seed=0, **options):
+    """Start a flow's scalings from 5,000 images, then train it with fresh noise in every epoch and warm_up_cosine.
+
+    Args:
+        flow: an unconditional Flow; trained in place. A second call sets the scalings again: train on by train_inn.
+        pixels: images (N, D) of whole numbers.
+        epochs, batch_size, augment, seed: as in train_inn, which has other defaults.
+        peak: of the learning rate.
+        options: more of train_inn's, but for condition and learning_rate.
+
+    Returns:
+        train_inn's history.
+    """
+    flow.adapt(augment(pixels[:5000], tf.constant([seed, 0])))
+    options |= {"epochs": epochs, "batch_size": batch_size, "augment": augment, "seed": seed}
+    return train_inn(flow, pixels, learning_rate=warm_up_cosine(peak), **options)
 
 
 def keep_first(z, k):
@@ -1176,7 +1177,7 @@ def _epoch_line(record, epochs, last):
     return line + (f" · {record['seconds']:.0f} s" if last else f" · {left:.0f} s left")
 
 
-# ---- Checks and evaluation -------------------------------------------------------------------------------------
+# ---- Checks, evaluation and inpainting -------------------------------------------------------------------------
 
 
 def check_flow(flow, x, condition=None, *, tolerance=1e-3):
@@ -1196,8 +1197,9 @@ def check_flow(flow, x, condition=None, *, tolerance=1e-3):
     """
     import pandas as pd
 
-    h = _matrix(x, flow.input_size, "x")[:8]
-    condition = _check_condition(condition, flow.condition_size, _matrix(x, flow.input_size, "x"))[:8]
+    x = _matrix(x, flow.input_size, "x")
+    condition = _check_condition(condition, flow.condition_size, x)[:8]
+    h = x = x[:8]
     owners, rows = {}, {}
     for i, transform in enumerate(flow.transforms):
         name = f"{i} {type(transform).__name__}"
@@ -1207,7 +1209,7 @@ def check_flow(flow, x, condition=None, *, tolerance=1e-3):
         rows[name] = _check_transform(transform, h, condition if transform.condition_size else None, name, tolerance)
         h, _ = transform.forward(h, condition if transform.condition_size else None)
     c = condition if flow.condition_size else None
-    rows["whole flow"] = _check_transform(flow, _matrix(x, flow.input_size, "x")[:8], c, "whole flow", tolerance)
+    rows["whole flow"] = _check_transform(flow, x, c, "whole flow", tolerance)
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -1239,6 +1241,12 @@ def _check_transform(transform, x, condition, name, tolerance):
     return errors
 
 
+def pixel_log_prob(flow, pixels, seed=0):
+    """Return log p (N,) in nats of pixels 0 … 255 (N, D), dequantized once; 500 at a time, to spare memory."""
+    starts = range(0, len(pixels), 500)
+    return np.concatenate([flow.log_prob(dequantize(pixels[i : i + 500], (seed, i))) for i in starts])
+
+
 class Estimate(NamedTuple):
     """A Monte Carlo estimate and its standard error."""
 
@@ -1266,7 +1274,7 @@ def kl_divergence(truth, flow, *, condition=None, num_samples=20_000, seed=0):
 
 
 def median_bandwidths(x):
-    """Return kernel bandwidths for `mmd`: the median distance between points of x (N, D) times ¼, ½, 1 and 2."""
+    """Return kernel bandwidths for `mmd`: the median distance of x (N, D), first 2,000 points, times ¼, ½, 1, 2."""
     from scipy.spatial.distance import pdist
 
     return np.median(pdist(np.asarray(x, np.float64)[:2000])) * np.array([0.25, 0.5, 1.0, 2.0])
@@ -1310,7 +1318,10 @@ class Floor(NamedTuple):
 
 
 def mmd_floor(real, num_samples, *, bandwidths, splits=200, seed=0):
-    """Return the Floor of `mmd` between disjoint parts of `num_samples` each, over random splits of real (N, D)."""
+    """Return the Floor of `mmd` of disjoint parts of `num_samples` each, over random splits of real (N, D).
+
+    Of `real` the first 4 × num_samples are used.
+    """
     if len(real) < 2 * num_samples:
         raise ValueError(f"real must have at least 2 × {num_samples} samples, got {len(real)}")
     rng = np.random.default_rng(seed)
@@ -1336,7 +1347,8 @@ def quality_card(real, generated, forest, *, seed=0):
     Returns:
         A DataFrame with a row for each model: `mmd2` and its `mmd2_floor95`; `c2st_accuracy`, that of a random forest
         that tells real from generated in 5-fold cross-validation, 0.5 if it can't (Lopez-Paz and Oquab 2017,
-        arXiv:1610.06545); `confidence`, the classifier's mean largest probability.
+        arXiv:1610.06545); `confidence`, the classifier's mean largest probability. MMD² and c2st compare equally
+        many of each, at most 1,000 and half of the real ones.
     """
     import pandas as pd
     from sklearn.ensemble import RandomForestClassifier
@@ -1449,14 +1461,19 @@ def inpaint(
         known: bool (D,) or (N, D), True for a value to keep.
         start: (D,) or (N, D), the unknown values to start from, for example the mean of the training data.
         condition: (N, C) for a conditional flow.
+        steps: how many.
         optimizer: a Keras optimizer; the default is Adam with a rate of 0.2.
         noise: standard deviation of normal noise added to each gradient; the paper has 1.
         space: "logit" climbs in u with x = sigmoid(u), so x stays within (0, 1) and moves in small steps near the ends;
             "clip" climbs in x and projects back to [0, 1], as the paper does; "real" climbs in x without bounds.
+        seed: of that noise.
         jit_compile: as in train_inn; the samples of all steps count. XLA is slower for convolutions.
 
+    Returns:
+        Inpainted(x, log_prob).
+
     Raises:
-        ValueError: for a mask of another dtype or shape, an unknown space, or x or start outside the space.
+        ValueError: for a mask of another dtype or shape, an unknown space, or a start outside [0, 1] unless "real".
         FloatingPointError: if a log-likelihood becomes NaN or infinite.
     """
     x, known, start = _matrix(x, flow.input_size, "x"), np.asarray(known), np.asarray(start)
