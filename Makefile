@@ -72,7 +72,7 @@ lab: $(ENV) ## open JupyterLab with this environment's kernel
 	JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= $(PY) -m jupyterlab notebooks $(LAB)
 
 smoke: ## run every notebook in its smallest profile
-	@$(MAKE) --no-print-directory -j$(JOBS) PROFILE=smoke executed
+	@$(MAKE) --no-print-directory -j$(JOBS) PROFILE=smoke HANDIN=smoke executed
 
 export-html: ## run the notebooks, export them as HTML, zip the hand-in
 	@$(MAKE) --no-print-directory -j$(JOBS) $(ZIP)
@@ -90,7 +90,7 @@ template: $(ENV) ## zip what students start from: notebooks, tests, helpers with
 	@echo "hand out build/template.zip"
 
 test: $(DEV) lint smoke ## lint, every notebook in smoke, unit tests
-	$(ISOLATED) $(PY) -m pytest
+	$(ISOLATED) $(PY) -m pytest -n 2
 
 test-browser: $(DEV) smoke ## the exported pages and JupyterLab in Chromium (apt install chromium)
 	$(ISOLATED) $(PY) -m pytest -m browser
@@ -99,7 +99,7 @@ test-slow: $(DEV) ## kill builds, downloads and trainings, and look at what is l
 	$(ISOLATED) $(PY) -m pytest -m slow
 
 test-lowest: $(LOWEST) smoke ## the unit tests at the lowest versions that requirements.txt admits (slow)
-	$(ISOLATED) .venv-lowest/bin/python -m pytest
+	$(ISOLATED) .venv-lowest/bin/python -m pytest -n 2
 
 lint: $(DEV) ## check style and format
 	$(PY) -m ruff check .
@@ -140,10 +140,11 @@ $(RUN)/%.ipynb: notebooks/%.ipynb nice_helpers.py | $(ENV)
 $(RUN)/%.html: $(RUN)/%.ipynb export/to_html.py export/convert.py export/page.css $(wildcard export/template/* export/fonts/*.woff2)
 	@$(ISOLATED) $(PY) export/to_html.py $< $@
 
-$(RUN)/$(HANDIN).selection: FORCE
-	@mkdir -p $(@D) && echo '$(NAMES)' | cmp -s - $@ || echo '$(NAMES)' > $@
+# The zip is made again when other notebooks or another profile are chosen, though no page may be newer than it.
+build/$(HANDIN).selection: FORCE
+	@mkdir -p $(@D) && echo '$(PAGES)' | cmp -s - $@ || echo '$(PAGES)' > $@
 
-$(ZIP): $(PAGES) $(RUN)/$(HANDIN).selection
+$(ZIP): $(PAGES) build/$(HANDIN).selection
 	@$(PY) export/make_zip.py $@ $(PAGES) $(NAMES:%=$(RUN)/%.ipynb) nice_helpers.py
 
 build/colab/%.ipynb: notebooks/%.ipynb nice_helpers.py export/to_colab.py export/convert.py $(wildcard data/* data/licenses/*) | $(ENV)

@@ -116,7 +116,7 @@ def members(notebooks):
     files |= {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in data}
     helpers = (ROOT / "nice_helpers.py").read_text(encoding="utf-8")
     files["nice_helpers.py"] = without_solutions(helpers, EXERCISES).encode()
-    tools = [r for r in (ROOT / "requirements-dev.txt").read_text().splitlines() if r.startswith(("pytest", "dask"))]
+    tools = [r for r in (ROOT / "requirements-dev.txt").read_text().splitlines() if r.startswith(("pytest>", "dask"))]
     files["requirements.txt"] = "\n".join([(ROOT / "requirements.txt").read_text().strip(), *tools, ""]).encode()
     listed = "\n".join(f"- `{name}`" for name in EXERCISES)
     readme = (ROOT / "export/template_readme.md").read_text(encoding="utf-8")

@@ -128,6 +128,17 @@ def test_make_builds_the_hand_in_once(project):
     assert archive.read_bytes() == before
 
 
+def test_the_hand_in_is_that_of_the_profile_and_outlives_a_smoke_run(project):
+    assert make(project, "export-html").returncode == 0
+    first = (project / "build/handin-all.zip").read_bytes()
+    assert make(project, "smoke").returncode == 0
+    assert (project / "build/handin-all.zip").read_bytes() == first
+    assert make(project, "export-html", "PROFILE=full").returncode == 0
+    assert (project / "build/handin-all.zip").read_bytes() != first
+    assert make(project, "export-html").returncode == 0
+    assert (project / "build/handin-all.zip").read_bytes() == first
+
+
 def test_make_runs_two_notebooks_at_once(project):
     os.mkfifo(project / "meet")  # either end of a pipe waits for the other to be opened
     for name, mode in (("01_one", "r"), ("02_two", "w")):

@@ -225,6 +225,14 @@ def test_numbers_are_accepted_in_any_container(small_flow, convert):
     np.testing.assert_array_equal(small_flow.log_prob(convert(x)), small_flow.log_prob(np.float32(x)))
 
 
+def test_adapt_takes_lists_as_all_methods_do():
+    x, condition = sample_data(10, 3, 2)
+    flows = [nh.Flow([nh.DiagonalScaling(3), *nh.RealNVP(3, 8, 2, 2, seed=0).transforms]) for _ in range(2)]
+    flows[0].adapt(x, condition)
+    flows[1].adapt(x.tolist(), condition.tolist())
+    np.testing.assert_array_equal(*(flow.log_prob(x, condition) for flow in flows))
+
+
 def test_bad_conditions_are_refused(small_flow):
     flow, x = nh.RealNVP(2, 8, 2, condition_size=3), np.zeros((4, 2))
     for condition, message in [
@@ -235,8 +243,9 @@ def test_bad_conditions_are_refused(small_flow):
     ]:
         with pytest.raises(ValueError, match=message):
             flow.log_prob(x, condition)
-    with pytest.raises(ValueError, match="condition_size is 0"):
-        small_flow.log_prob(x, np.zeros((4, 1)))
+    for condition in (np.zeros((4, 1)), [[0.0]] * 4):
+        with pytest.raises(ValueError, match=r"condition_size is 0, got shape \(4, 1\)"):
+            small_flow.log_prob(x, condition)
     with pytest.raises(ValueError, match="condition"):
         flow.sample(2)
     with pytest.raises(ValueError, match="condition"):
