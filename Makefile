@@ -71,6 +71,7 @@ setup: $(ENV) ## create the environment in .venv
 lab: $(ENV) ## open JupyterLab with this environment's kernel
 	JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= $(PY) -m jupyterlab notebooks $(LAB)
 
+# With a name of its own for the zip, which it does not make, it leaves the hand-in alone.
 smoke: ## run every notebook in its smallest profile
 	@$(MAKE) --no-print-directory -j$(JOBS) PROFILE=smoke HANDIN=smoke executed
 
