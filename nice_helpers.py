@@ -1410,15 +1410,16 @@ def _run_setting(function, setting):
     return function(**setting)
 
 
-def run_grid(function, settings, *, jobs=2):
-    """Call function(**setting) for each setting in parallel processes; return a DataFrame of settings and results.
+def run_grid(function, settings, *, jobs=None):
+    """Call function(**setting) for each setting; return a DataFrame of settings and results.
 
-    Runs with joblib: inside `joblib.parallel_config(backend="dask")` the same call uses a Dask cluster.
+    Runs with joblib, so also in parallel: inside `joblib.parallel_config(backend="dask")` the same call uses a Dask
+    cluster.
 
     Args:
         function: returns a dict of numbers; must not depend on objects that can't be pickled.
         settings: dicts of keyword arguments, for example sklearn's ParameterGrid.
-        jobs: processes at a time.
+        jobs: processes at a time; None for one, or for what joblib.parallel_config says.
     """
     import joblib
     import pandas as pd
