@@ -752,7 +752,7 @@ class Flow(keras.Model):
         seed = np.random.default_rng(seed).integers(2**31 - 1, size=2)
         z = self.prior.sample(rows * num_samples, seed=tf.constant(seed, tf.int32))
         x = self._run(self._backward, z, conditions, "z")
-        return tf.reshape(x, (rows, num_samples, -1)) if self.condition_size else x
+        return tf.reshape(x, (rows, num_samples, self.input_size)) if self.condition_size else x
 
     def adapt(self, x, condition=None):
         """Start each transform that has an `adapt` from data (N, D).
@@ -907,9 +907,10 @@ def ConvRealNVP(size=28, channels=32, couplings=8, residual_blocks=2, *, alpha=1
 
     Couplings split the pixels as a checkerboard, then by channels after squeezing 2×2 pixels into four channels. Then
     every second row is finished code, and half as many couplings, of twice the channels, do the same with the other
-    rows at half the size. Source: RealNVP, sections 3.4 to 3.6 and 4.1, figures 3 and 4. Three things differ: networks
-    see the kept pixels as channels of blocks, in place of masked images; those of the second scale see finished code
-    too; and `alpha` is not 0.05.
+    rows at half the size. Source: RealNVP, sections 3.4 to 3.6 and 4.1, figures 3 and 4. Among what differs: no batch
+    or weight normalization, but a last scaling that starts from data; networks see the kept pixels as channels of
+    blocks, in place of masked images; the second scale's checkerboard is one of the remaining pixels, and its networks
+    see finished code too; and `alpha` is not 0.05.
 
     Args:
         size: number of pixels in a row, a multiple of 4.
@@ -971,7 +972,7 @@ def train_inn(
 
     Args:
         flow: a Flow; trained in place.
-        x: data (N, D); stays in its own dtype until a batch is formed, so images can be uint8.
+        x: data (N, D); with augment it stays in its own dtype until a batch is formed, so images can be uint8.
         condition: (N, C) for a conditional flow.
         epochs, batch_size: integers ≥ 1.
         learning_rate: a float, a Keras learning-rate schedule (over steps, not epochs), or a function that makes one
@@ -1034,9 +1035,10 @@ def train_inn(
     callbacks = keras.callbacks.CallbackList(list(callbacks), model=flow)
     flow.stop_training = False
     show, records, started = _progress_line() if verbose else None, [], time.perf_counter()
-    best, best_nats, best_epoch = flow.get_weights(), -np.inf, 0
     callbacks.on_train_begin()
-    first = getattr(flow, "_initial_epoch", None) or 0  # BackupAndRestore says here where to go on
+    # There BackupAndRestore has loaded its weights and said with which epoch to go on, this time only.
+    first, flow._initial_epoch = getattr(flow, "_initial_epoch", None) or 0, None
+    best, best_nats, best_epoch = flow.get_weights(), -np.inf, first
     for epoch in range(first, epochs):
         callbacks.on_epoch_begin(epoch)
         order = np.random.default_rng([seed, epoch]).permutation(count)
@@ -1052,19 +1054,19 @@ def train_inn(
         if not np.isfinite(list(logs.values())).all():
             flow.set_weights(best)
             raise FloatingPointError(
-                f"the log-likelihood became {nats} in epoch {epoch + 1}; the weights of epoch {best_epoch} are "
-                "restored. Try a smaller learning_rate, flow.adapt(x) first, or bounded scales."
+                f"{', '.join(f'{name} became {value:.4g}' for name, value in logs.items())} in epoch {epoch + 1}; "
+                f"the weights of epoch {best_epoch} are restored. Try a smaller learning_rate, flow.adapt(x) first, "
+                "or bounded scales."
             )
         if record.get("validation_nats", nats) > best_nats:
             best, best_nats, best_epoch = flow.get_weights(), record.get("validation_nats", nats), epoch + 1
         callbacks.on_epoch_end(epoch, logs)
         last = flow.stop_training or epoch + 1 == epochs
         if show:
-            show(_epoch_line(records[-1], epochs, last), last)
+            show(_epoch_line(records[-1], first, epochs, last), last)
         if last:
             break
     callbacks.on_train_end()
-    flow._initial_epoch = None
     return pd.DataFrame(records).set_index("epoch") if records else pd.DataFrame(columns=["nats", "seconds"])
 
 
@@ -1173,11 +1175,11 @@ def _progress_line():
     return show
 
 
-def _epoch_line(record, epochs, last):
+def _epoch_line(record, first, epochs, last):
     line = f"epoch {record['epoch']}/{epochs} · train {record['nats']:.4g} nats"
     if "validation_nats" in record:
         line += f" · validation {record['validation_nats']:.4g} nats"
-    left = record["seconds"] / record["epoch"] * (epochs - record["epoch"])
+    left = record["seconds"] / (record["epoch"] - first) * (epochs - record["epoch"])
     return line + (f" · {record['seconds']:.0f} s" if last else f" · {left:.0f} s left")
 
 
@@ -1212,8 +1214,7 @@ def check_flow(flow, x, condition=None, *, tolerance=1e-3):
                 raise AssertionError(f"{name} shares the weight {variable.path} with {owners[id(variable)]}")
         rows[name] = _check_transform(transform, h, condition if transform.condition_size else None, name, tolerance)
         h, _ = transform.forward(h, condition if transform.condition_size else None)
-    c = condition if flow.condition_size else None
-    rows["whole flow"] = _check_transform(flow, x, c, "whole flow", tolerance)
+    rows["whole flow"] = _check_transform(flow, x, condition, "whole flow", tolerance)
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -1509,7 +1510,7 @@ def inpaint(
         value = free.value
         with tf.GradientTape() as tape:
             tape.watch(value)
-            nats = flow.log_prob(restored(value), condition if flow.condition_size else None)
+            nats = flow.log_prob(restored(value), condition)
         uphill = tape.gradient(nats, value)  # zero where the value is known
         if noise:
             drawn = tf.random.stateless_normal(x.shape, tf.stack([seed, i]), stddev=noise, alg="philox")
@@ -1524,7 +1525,7 @@ def inpaint(
         path = tf.TensorArray(tf.float32, steps + 1, element_shape=x.shape[:1])
         _, path = tf.while_loop(lambda i, _: i < steps, step, (0, path))
         result = restored(free.value)
-        return result, path.write(steps, flow.log_prob(result, condition if flow.condition_size else None)).stack()
+        return result, path.write(steps, flow.log_prob(result, condition)).stack()
 
     result, log_prob = (tensor.numpy() for tensor in climb())
     if not np.isfinite(log_prob).all():
@@ -1611,7 +1612,8 @@ def plot_history(ax, history, label=None, *, color=BLUE):
 def save_results(notebook, *, profile, **numbers):
     """Write build/results/<notebook>.json: numbers, profile, versions, machine, date, and seconds since the import.
 
-    Numbers of the profile "smoke" mean nothing; they go to build/smoke/ and never overwrite a real run's.
+    The profiles "full" and "paper" add `_<profile>` to the file's name. Numbers of the profile "smoke" mean nothing;
+    they go to build/smoke/.
 
     Args:
         notebook: the file's name without its ending.
@@ -1633,4 +1635,5 @@ def save_results(notebook, *, profile, **numbers):
     record["seconds"] = round(time.perf_counter() - _STARTED, 1)
     folder = HERE / "build" / ("smoke" if profile == "smoke" else "results")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / f"{notebook}.json", lambda f: f.write(json.dumps(record, indent=1).encode() + b"\n"))
+    name = notebook if profile in ("default", "smoke") else f"{notebook}_{profile}"
+    _write_whole(folder / f"{name}.json", lambda f: f.write(json.dumps(record, indent=1).encode() + b"\n"))

@@ -209,12 +209,10 @@ def inpaint():
     started = time.perf_counter()
     free = torch.logit(x.mean(0)).repeat(len(x), 1).requires_grad_()
     optimizer = torch.optim.Adam([free], 0.2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 500)
     for _ in range(500):
         optimizer.zero_grad()
         (-model.log_prob(torch.where(known, x, torch.sigmoid(free))).sum()).backward()
         optimizer.step()
-        schedule.step()
     common.report(images=len(x) / (time.perf_counter() - started))
 
 

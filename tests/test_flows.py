@@ -131,6 +131,7 @@ def test_sampling_shapes_and_seeds(small_flow):
     assert small_flow.sample(0).shape == (0, 2)
     conditional = randomize(nh.RealNVP(3, 8, 2, condition_size=2))
     assert conditional.sample(5, np.eye(2)).shape == (2, 5, 3)
+    assert conditional.sample(0, np.eye(2)).shape == (2, 0, 3)
 
 
 def test_vectorized_conditional_sampling_equals_row_by_row():

@@ -278,6 +278,20 @@ def test_backup_and_restore_continues_where_it_stopped(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_resumed_training_that_breaks_restores_the_backup_and_leaves_no_trace(tmp_path):
+    x, _ = sample_data(200, 2)
+    options = {"batch_size": 64, "verbose": False}
+    trained, flow = scaling_flow(), scaling_flow()
+    nh.train_inn(trained, x, epochs=2, **options)
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+    nh.train_inn(scaling_flow(), x, epochs=2, **options, callbacks=[backup])
+    options |= {"epochs": 5, "batch_size": 64}
+    with pytest.raises(FloatingPointError, match="loss became nan in epoch 3; the weights of epoch 2 are restored"):
+        nh.train_inn(flow, x, **options, callbacks=[backup], extra_loss=lambda *_: tf.constant(np.nan))
+    np.testing.assert_array_equal(flow.get_weights(), trained.get_weights())
+    assert list(nh.train_inn(flow, x, **options).index) == [1, 2, 3, 4, 5]
+
+
 def test_progress_is_one_line_updated_in_place(monkeypatch):
     from IPython import display as ipython_display
 
