@@ -3,7 +3,7 @@
 #   PROFILE  smoke | default | full | paper: the budget of every notebook
 #   SHEET    all | nice | inn | diary | ae: the notebooks of one exercise sheet
 #   HANDIN   the zip's name without its ending
-#   JOBS     notebooks that run at once; two hold up to 9 GB of memory
+#   JOBS     notebooks that run at once; two hold up to 6 GB of memory
 #   TIMEOUT  seconds that one cell may take
 #   PYTHON   the Python (3.11–3.13) that the environment is made from
 #   LAB      more options for JupyterLab

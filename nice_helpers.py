@@ -431,9 +431,10 @@ class _Transform(keras.layers.Layer):
         return {**super().get_config(), "input_size": self.input_size}
 
     def _inputs(self, values, condition, name):
-        """Return checked (values, condition), the condition as (N, condition_size) also where that is 0."""
+        """Return checked (values, condition), the condition None where none is needed: no empty ones in graphs."""
         values = _matrix(values, self.input_size, name)
-        return values, _check_condition(condition, self.condition_size, values)
+        needed = self.condition_size or condition is not None
+        return values, _check_condition(condition, self.condition_size, values) if needed else None
 
 
 def _check_condition(condition, size, values):
@@ -776,15 +777,13 @@ class Flow(keras.Model):
     def _forward(self, x, condition, training=False):
         log_det = tf.zeros_like(x[:, 0])
         for transform in self.transforms:
-            known = condition if transform.condition_size == self.condition_size else None
-            x, step = transform.forward(x, known, training=training)
+            x, step = transform.forward(x, condition if transform.condition_size else None, training=training)
             log_det += step
         return x, log_det
 
     def _backward(self, z, condition):
         for transform in reversed(self.transforms):
-            known = condition if transform.condition_size == self.condition_size else None
-            z = transform.backward(z, known)
+            z = transform.backward(z, condition if transform.condition_size else None)
         return z
 
     def _log_prob(self, x, condition):

@@ -297,4 +297,5 @@ def test_results_are_written_whole_with_versions(monkeypatch, tmp_path):
         with pytest.raises(ValueError, match="kl_nats must be a string or a finite number"):
             nh.save_results("01_test", profile="default", kl_nats=bad)
     nh.save_results("01_test", profile="smoke", kl_nats=9.0)  # must not overwrite the real run
+    nh.save_results("01_test", profile="full", kl_nats=9.0)  # nor must this
     assert json.loads((tmp_path / "build/results/01_test.json").read_text()) == record
