@@ -1,6 +1,6 @@
 # Every task of the collection. `make` alone prints the help.
 #
-#   PROFILE  smoke | default | full | paper: the budget of every notebook
+#   PROFILE  smoke | default | full: the budget of every notebook
 #   SHEET    all | nice | inn | diary | ae: the notebooks of one exercise sheet
 #   HANDIN   the zip's name without its ending
 #   JOBS     notebooks that run at once; two hold up to 6 GB of memory
@@ -18,15 +18,13 @@ SHELL := /bin/bash
 PROFILE ?= default
 SHEET   ?= all
 HANDIN  ?= handin-$(SHEET)
-TIMEOUT ?= $(if $(filter paper,$(PROFILE)),86400,3600)
+TIMEOUT ?= 3600
 PYTHON  ?= python3
 JOBS    ?= 2
 LAB     ?=
 COLAB_PYTHON ?= $(or $(shell command -v python3.13),$(PYTHON))
 
-# Notebooks run in their own folder: a relative path would lead elsewhere there.
-export NICE_DATA := $(if $(NICE_DATA),$(shell realpath -m -- "$(NICE_DATA)"))
-
+MODULES := $(sort $(wildcard nice_*.py))
 SHEET_nice  := 01 02
 SHEET_inn   := 03 04 05 06 07 08
 SHEET_diary := 09
@@ -96,7 +94,7 @@ test: $(DEV) lint smoke ## lint, every notebook in smoke, unit tests
 test-browser: $(DEV) smoke ## the exported pages and JupyterLab in Chromium (apt install chromium)
 	$(ISOLATED) $(PY) -m pytest -m browser
 
-test-slow: $(DEV) ## kill builds, downloads and trainings, and look at what is left (10 minutes)
+test-slow: $(DEV) ## kill builds and trainings, and look at what is left (10 minutes)
 	$(ISOLATED) $(PY) -m pytest -m slow
 
 test-lowest: $(LOWEST) smoke ## the unit tests at the lowest versions that requirements.txt admits (slow)
@@ -132,7 +130,7 @@ $(DEV): $(ENV) requirements-dev.txt
 executed: $(NAMES:%=$(RUN)/%.ipynb)
 
 # Each step writes to a name of its own and moves the whole file into place.
-$(RUN)/%.ipynb: notebooks/%.ipynb nice_helpers.py | $(ENV)
+$(RUN)/%.ipynb: notebooks/%.ipynb $(MODULES) $(wildcard data/*.npz) | $(ENV)
 	@rm -f $(ZIP) && mkdir -p $(RUN) build/home
 	@line="[$$(printf '%s\n' $(NAMES) | grep -nx '$*' | cut -d: -f1)/$(words $(NAMES))] $*"; echo "$$line"; \
 	  $(ISOLATED) $(PY) export/run_notebook.py $< $@ --profile $(PROFILE) --timeout $(TIMEOUT); \
@@ -146,14 +144,18 @@ build/$(HANDIN).selection: FORCE
 	@mkdir -p $(@D) && echo '$(PAGES)' | cmp -s - $@ || echo '$(PAGES)' > $@
 
 $(ZIP): $(PAGES) build/$(HANDIN).selection
-	@$(PY) export/make_zip.py $@ $(PAGES) $(NAMES:%=$(RUN)/%.ipynb) nice_helpers.py
+	@$(PY) export/make_zip.py $@ $(PAGES) $(NAMES:%=$(RUN)/%.ipynb) $(MODULES)
 
-build/colab/%.ipynb: notebooks/%.ipynb nice_helpers.py export/to_colab.py export/convert.py $(wildcard data/* data/licenses/*) | $(ENV)
+build/colab/%.ipynb: notebooks/%.ipynb $(MODULES) export/to_colab.py export/convert.py | $(ENV)
 	@mkdir -p $(@D) && $(PY) export/to_colab.py $< $@
 
 $(COLAB): export/colab_versions.txt
 	$(COLAB_PYTHON) -m venv --clear .venv-colab
 	.venv-colab/bin/python -m pip install --quiet -r $<
+	touch $@
+
+build/home/keras/filled: export/fill_keras_cache.py $(COLAB)
+	KERAS_HOME="$(CURDIR)/build/home/keras" .venv-colab/bin/python $<
 	touch $@
 
 $(LOWEST): requirements.txt requirements-dev.txt
@@ -167,8 +169,8 @@ $(BENCH): requirements.txt constraints.txt bench/requirements.txt
 	.venv-bench/bin/python -m pip install --quiet -r requirements.txt -r bench/requirements.txt -c constraints.txt
 	touch $@
 
-# A folder that holds nothing but the one file, no data from elsewhere, no other code to import.
-build/colab-check/%/executed.ipynb: build/colab/%.ipynb $(COLAB)
+# A folder that holds nothing but the one file, no other code to import, and the images in Keras' own cache.
+build/colab-check/%/executed.ipynb: build/colab/%.ipynb $(COLAB) build/home/keras/filled
 	@rm -rf $(@D) && mkdir -p $(@D) build/home && cp $< $(@D)/ && echo $*
-	@$(ISOLATED) NICE_DATA= PYTHONPATH= .venv-colab/bin/python export/run_notebook.py $(@D)/$*.ipynb $@ --profile smoke
+	@$(ISOLATED) PYTHONPATH= .venv-colab/bin/python export/run_notebook.py $(@D)/$*.ipynb $@ --profile smoke
 	@! grep -A4 '"name": "stderr"' $@ || { echo "$*: these lines would stand in the page"; exit 1; }

@@ -1,13 +1,10 @@
-"""Make one file of a notebook and what it needs, for Colab: `python to_colab.py NOTEBOOK OUTPUT`.
+"""Make one file of a notebook and the modules it imports, for Colab: `python to_colab.py NOTEBOOK OUTPUT`.
 
-A folded first cell writes nice_helpers.py beside the notebook. A notebook that loads images also brings the bundled
-subsets: on Colab the full sets are downloaded, but with the subsets the one file also runs where nothing can be.
-Nothing is installed. The same input gives the same bytes.
+A folded cell below the title writes the modules beside the notebook. Images come from keras.datasets there. Nothing is
+installed. The same input gives the same bytes.
 """
 
 import ast
-import base64
-import re
 from pathlib import Path
 
 import nbformat
@@ -15,17 +12,15 @@ from convert import command_line, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Colab's own keys: a GPU where there is one, and the table of contents open.
+# Colab's own keys: the table of contents open. No accelerator: the notebooks are made for a CPU.
 METADATA = {
-    "accelerator": "GPU",
-    "colab": {"gpuType": "T4", "provenance": [], "toc_visible": True},
+    "colab": {"provenance": [], "toc_visible": True},
     "kernelspec": {"display_name": "Python 3", "name": "python3"},
     "language_info": {"name": "python"},
 }
 
 WRITER = '''\
-# @title Run this first: it writes nice_helpers.py, which this notebook imports
-import base64
+# @title Run this first: it writes the modules that this notebook imports
 from pathlib import Path
 
 
@@ -35,7 +30,6 @@ def _write(path, content):
     if path.exists() and path.read_bytes() != content:
         path.replace(f"{path}.bak")
         print(f"{path} was there with other content, kept as {path}.bak")
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
 
@@ -55,29 +49,12 @@ def write_text(path):
     return f'_write("{path}", {literal}.encode())\n'
 
 
-def write_binary(path):
-    """Return the code that writes a binary file of the repository."""
-    content = base64.b64encode((ROOT / path).read_bytes()).decode()
-    return f'_write("{path}", base64.b64decode("{content}"))\n'
-
-
-def needed_data(notebook):
-    """Return the bundled files that a notebook falls back to: a set is needed where code that loads images names it."""
-    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    named = set(re.findall(r'"(mnist|fashion_mnist)"', code)) if "load_images" in code else set()
-    return [f"data/{name}_subset.npz" for name in sorted(named)]
-
-
 def to_colab(notebook):
-    """Return the notebook with a first cell that writes its files, and with Colab's metadata."""
-    data = needed_data(notebook)
-    source = WRITER + write_text("nice_helpers.py")
-    if data:
-        # The licences want to be wherever the images are.
-        texts = ["data/README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "data/licenses").iterdir())]
-        source += "".join(map(write_text, texts)) + "".join(map(write_binary, data))
+    """Return the notebook with a cell below its title that writes the modules, and with Colab's metadata."""
+    source = WRITER + "".join(write_text(path.name) for path in sorted(ROOT.glob("nice_*.py")))
     cell = nbformat.v4.new_code_cell(source.rstrip("\n"), id="colab-files", metadata={"cellView": "form"})
-    return nbformat.v4.new_notebook(cells=[cell, *notebook.cells], metadata=METADATA)
+    title, *rest = notebook.cells
+    return nbformat.v4.new_notebook(cells=[title, cell, *rest], metadata=METADATA)
 
 
 def export(notebook, output):

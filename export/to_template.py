@@ -1,7 +1,7 @@
 """Write the students' template: `python to_template.py ARCHIVE NOTEBOOK…`.
 
-The zip holds the notebooks, the tests of the exercises, the bundled data, and nice_helpers.py with the bodies of the
-exercises taken out. It is made from the real files, so it can't drift; the same files give the same bytes.
+The zip holds the notebooks, the tests of the exercises, the data, and the modules with the bodies of the exercises
+taken out. It is made from the real files, so it can't drift; the same files give the same bytes.
 """
 
 import ast
@@ -38,11 +38,11 @@ EXERCISES = {
     "Flow._log_prob": "Change of variables: log p(x) = log p_Z(f(x)) + log|det ∂f/∂x| (NICE, section 2); self.prior is "
     "p_Z.",
     "Flow.sample": "Draw z from self.prior and map it backward (ancestral sampling, NICE, section 2). For M "
-    "conditions, checked by _matrix, draw num_samples for each (tf.repeat) and reshape to (M, num_samples, D). "
-    "_check_size refuses a negative num_samples; the same seed must give the same points.",
-    "train_inn.step": "One step of Adam on the negative log-likelihood −mean(log p_Z(z) + log|det|) plus extra_loss "
-    "(NICE, section 2): augment the batch with step_seed, run flow._forward(batch, c, training=True) under a "
-    "tf.GradientTape, give flow.optimizer.apply the gradients; return tf.stack([mean nats, extra loss or 0]).",
+    "conditions, checked by as_matrix, draw num_samples for each (tf.repeat) and reshape to (M, num_samples, D). "
+    "_integer refuses a negative num_samples; the same seed must give the same points.",
+    "likelihood_step": "One step of Adam on the negative log-likelihood −mean(log p_Z(z) + log|det|) plus extra_loss "
+    "(NICE, section 2): run flow._forward(x, condition, training=True) under a tf.GradientTape, give "
+    "flow.optimizer.apply the gradients and flow.trainable_variables; return the mean nats and the extra loss or 0.",
     "keep_first": "Return z with zeros after the first k columns, the bottleneck of the INN exercise; refuse a k "
     "outside 1…D with a ValueError that names both.",
     "reconstruction_loss.loss": "weight · mean over the batch of ‖f⁻¹(keep_first(f(x), k)) − x‖² (INN exercise, "
@@ -54,6 +54,8 @@ EXERCISES = {
     "noise with the seed [seed, i]; optimizer.apply goes downhill, so hand it the negative; for space='clip' project "
     "back to [0, 1]. Return i + 1 and path.write(i, log p before the step).",
 }
+# Those that are not in nice_helpers.
+ELSEWHERE = {"_mmd2": "nice_evaluation", "inpaint.step": "nice_images"}
 
 # The tests of these functions, with what they import.
 TESTS = ["conftest.py", "test_evaluation.py", "test_flows.py", "test_inpainting.py", "test_training.py"]
@@ -82,7 +84,7 @@ def find(tree, name):
         named = (n for n in node.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name == part)
         node = next(named, None)
         if node is None:
-            raise ValueError(f"nice_helpers.py has no {name}: correct EXERCISES in {Path(__file__).name}")
+            raise ValueError(f"no module has {name}: correct EXERCISES in {Path(__file__).name}")
     if not isinstance(node, ast.FunctionDef):
         raise ValueError(f"{name} in EXERCISES is a class: name its methods")
     return node
@@ -112,13 +114,15 @@ def members(notebooks):
     """Return the names and bytes of the zip's files."""
     files = {name: (ROOT / name).read_bytes() for name in COPIED}
     files |= {f"notebooks/{notebook.name}": notebook.read_bytes() for notebook in notebooks}
-    data = [*(ROOT / "data").glob("*_subset.npz"), *(ROOT / "data").glob("licenses/*"), ROOT / "data/README.md"]
+    data = [path for path in (ROOT / "data").rglob("*") if path.is_file()]
     files |= {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in data}
-    helpers = (ROOT / "nice_helpers.py").read_text(encoding="utf-8")
-    files["nice_helpers.py"] = without_solutions(helpers, EXERCISES).encode()
-    tools = [r for r in (ROOT / "requirements-dev.txt").read_text().splitlines() if r.startswith(("pytest>", "dask"))]
+    for path in ROOT.glob("nice_*.py"):
+        source = path.read_text(encoding="utf-8")
+        own = {n: text for n, text in EXERCISES.items() if ELSEWHERE.get(n, "nice_helpers") == path.stem}
+        files[path.name] = without_solutions(source, own).encode()
+    tools = [r for r in (ROOT / "requirements-dev.txt").read_text().splitlines() if r.startswith("pytest>")]
     files["requirements.txt"] = "\n".join([(ROOT / "requirements.txt").read_text().strip(), *tools, ""]).encode()
-    listed = "\n".join(f"- `{name}`" for name in EXERCISES)
+    listed = "\n".join(f"- `{name}` in `{ELSEWHERE.get(name, 'nice_helpers')}.py`" for name in EXERCISES)
     readme = (ROOT / "export/template_readme.md").read_text(encoding="utf-8")
     files["README.md"] = readme.replace("EXERCISES", listed).encode()
     return {f"{FOLDER}/{name}": content for name, content in files.items()}

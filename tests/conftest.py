@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+MODULES = sorted(path.name for path in ROOT.glob("nice_*.py"))
 sys.path.insert(0, str(ROOT))
 
 import nice_helpers as nh  # noqa: E402

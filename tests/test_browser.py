@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import MODULES, ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 sys.path.insert(0, str(ROOT / "export"))
@@ -263,7 +263,7 @@ def lab(tmp_path):
 
     The user of this copy has a broken kernel of the same name, in every place where kernels are looked for.
     """
-    for name in ("Makefile", "nice_helpers.py", "requirements.txt", "constraints.txt"):
+    for name in ("Makefile", *MODULES, "requirements.txt", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     notebook = (ROOT / "notebooks/01_nice_parabola.ipynb").read_text(encoding="utf-8")
     (tmp_path / "notebooks").mkdir()
@@ -326,6 +326,6 @@ def test_jupyterlab_runs_a_notebook_with_the_environments_kernel(browser, lab):
     assert page.locator(errors).all_text_contents() == []
     assert all(re.fullmatch(r"\[\d+\]:", prompt) for prompt in page.evaluate(prompts))
     widths = "[...document.querySelectorAll('.jp-OutputArea-output img')].map(image => image.naturalWidth)"
-    figures = (ROOT / "notebooks/01_nice_parabola.ipynb").read_text(encoding="utf-8").count("nh.show(")
+    figures = (ROOT / "notebooks/01_nice_parabola.ipynb").read_text(encoding="utf-8").count("nf.show(")
     assert len(page.evaluate(widths)) == figures and min(page.evaluate(widths)) > 300
     page.close()

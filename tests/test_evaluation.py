@@ -1,17 +1,12 @@
-"""mmd, bits_per_dim, code_report and run_grid on cases whose answer is known."""
+"""mmd, bits_per_dim and code_report on cases whose answer is known."""
 
-import os
+import nice_evaluation as ne
+import nice_helpers as nh
 
-import joblib
 import numpy as np
 import pytest
-import tensorflow as tf
-from conftest import ROOT
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics.pairwise import rbf_kernel
-from sklearn.model_selection import ParameterGrid
-
-import nice_helpers as nh
 
 RNG = np.random.default_rng(0)
 
@@ -26,14 +21,14 @@ def gaussian_mmd2(shift, bandwidth, dimensions):
 def test_mmd_against_the_closed_form(shift):
     rng, count = np.random.default_rng(3), 50
     pairs = rng.standard_normal((count, 2, 300, 2)) + np.array([np.zeros(2), shift])[:, None]
-    values = [nh.mmd(x, y, bandwidths=[0.5, 2.0]) for x, y in pairs]
+    values = [ne.mmd(x, y, bandwidths=[0.5, 2.0]) for x, y in pairs]
     expected = np.mean([gaussian_mmd2(shift, b, 2) for b in (0.5, 2.0)])
     assert abs(np.mean(values) - expected) < 4 * np.std(values) / np.sqrt(count)
     assert np.std(values) / np.sqrt(count) < 3e-3
 
 
 def test_mmd_is_unbiased():
-    values = [nh.mmd(RNG.standard_normal((20, 2)), RNG.standard_normal((20, 2)), bandwidths=[1.0]) for _ in range(400)]
+    values = [ne.mmd(RNG.standard_normal((20, 2)), RNG.standard_normal((20, 2)), bandwidths=[1.0]) for _ in range(400)]
     assert abs(np.mean(values)) < 4 * np.std(values) / 20
     assert min(values) < 0
 
@@ -43,32 +38,32 @@ def test_mmd_agrees_with_scikit_learns_kernel(rows, tolerance):
     x, y = [RNG.standard_normal((n, 3)).astype(np.float32).astype(float) for n in (rows + 10, rows)]
     kernel = lambda a, b: rbf_kernel(a, b, gamma=1 / (2 * 0.7**2))  # noqa: E731
     within = [kernel(a, a)[~np.eye(len(a), dtype=bool)].mean() for a in (x, y)]
-    assert nh.mmd(x, y, bandwidths=[0.7]) == pytest.approx(sum(within) - 2 * kernel(x, y).mean(), abs=tolerance)
+    assert ne.mmd(x, y, bandwidths=[0.7]) == pytest.approx(sum(within) - 2 * kernel(x, y).mean(), abs=tolerance)
 
 
 def test_the_floor_is_where_real_against_real_falls():
     real = RNG.standard_normal((1000, 2))
-    bandwidths = nh.median_bandwidths(real)
-    floor = nh.mmd_floor(real, 250, bandwidths=bandwidths)
-    fresh = [nh.mmd(*RNG.standard_normal((2, 250, 2)), bandwidths=bandwidths) for _ in range(100)]
+    bandwidths = ne.median_bandwidths(real)
+    floor = ne.mmd_floor(real, 250, bandwidths=bandwidths)
+    fresh = [ne.mmd(*RNG.standard_normal((2, 250, 2)), bandwidths=bandwidths) for _ in range(100)]
     assert abs(floor.mean) < 2e-4
     assert floor.quantile95 == pytest.approx(np.quantile(fresh, 0.95), rel=0.5)
-    shifted = nh.mmd(real[:250] + 0.5, real[250:500], bandwidths=bandwidths)
+    shifted = ne.mmd(real[:250] + 0.5, real[250:500], bandwidths=bandwidths)
     assert shifted > 3 * floor.quantile95
 
 
 def test_median_bandwidths():
     line = np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]])
-    np.testing.assert_allclose(nh.median_bandwidths(line), [0.5, 1, 2, 4])
+    np.testing.assert_allclose(ne.median_bandwidths(line), [0.5, 1, 2, 4])
 
 
 def test_bad_samples_are_refused():
     with pytest.raises(ValueError, match="at least 2 samples each, got 1 and 5"):
-        nh.mmd(np.zeros((1, 2)), np.zeros((5, 2)), bandwidths=[1.0])
+        ne.mmd(np.zeros((1, 2)), np.zeros((5, 2)), bandwidths=[1.0])
     with pytest.raises(ValueError, match=r"y must have shape \(N, 2\), got \(5, 3\)"):
-        nh.mmd(np.zeros((4, 2)), np.zeros((5, 3)), bandwidths=[1.0])
+        ne.mmd(np.zeros((4, 2)), np.zeros((5, 3)), bandwidths=[1.0])
     with pytest.raises(ValueError, match="at least 2 × 3 samples, got 5"):
-        nh.mmd_floor(np.zeros((5, 2)), 3, bandwidths=[1.0])
+        ne.mmd_floor(np.zeros((5, 2)), 3, bandwidths=[1.0])
 
 
 def test_quality_card_on_sets_whose_answer_is_known():
@@ -76,7 +71,7 @@ def test_quality_card_on_sets_whose_answer_is_known():
     labels = rng.integers(2, size=1200)
     x = rng.standard_normal((1200, 4)) + 3 * labels[:, None]
     forest = RandomForestClassifier(50, random_state=0).fit(x[:400], labels[:400])
-    card = nh.quality_card(x[400:800], {"same": x[800:], "shifted": x[800:] + 4}, forest)
+    card = ne.quality_card(x[400:800], {"same": x[800:], "shifted": x[800:] + 4}, forest)
     same, shifted = card.loc["same"], card.loc["shifted"]
     assert same["mmd2"] < 2 * same["mmd2_floor95"]
     assert same["c2st_accuracy"] == pytest.approx(0.5, abs=0.1)
@@ -97,7 +92,7 @@ def identity_flow(size):
 
 def test_code_report_accepts_normal_codes():
     for size in (2, 50):
-        report = nh.code_report(identity_flow(size), np.random.default_rng(1).standard_normal((2000, size)))
+        report = ne.code_report(identity_flow(size), np.random.default_rng(1).standard_normal((2000, size)))
         assert report["normal"].all(), report
 
 
@@ -111,49 +106,10 @@ def test_code_report_accepts_normal_codes():
     ],
 )
 def test_code_report_finds_what_is_wrong(change, row):
-    report = nh.code_report(identity_flow(5), change(np.random.default_rng(2).standard_normal((3000, 5))))
+    report = ne.code_report(identity_flow(5), change(np.random.default_rng(2).standard_normal((3000, 5))))
     assert not report.loc[row, "normal"]
 
 
 def test_code_report_needs_a_gaussian_prior():
     with pytest.raises(ValueError, match="Gaussian prior, got logistic"):
-        nh.code_report(nh.NICE(2, 4, 1), np.zeros((5, 2)))
-
-
-def negative_log_likelihood(blocks, seed):
-    """Return a number that only the helper can compute, and the process that did."""
-    flow = nh.RealNVP(2, 4, blocks, seed=seed)
-    return {"nll": -float(tf.reduce_mean(flow.log_prob(np.ones((3, 2))))), "process": os.getpid()}
-
-
-GRID = ParameterGrid({"blocks": [1, 2], "seed": [0, 1]})
-
-
-def test_run_grid_keeps_settings_and_results_together():
-    table = nh.run_grid(negative_log_likelihood, GRID, jobs=1)
-    assert list(table.columns) == ["blocks", "seed", "nll", "process"]
-    for _, row in table.iterrows():
-        assert row["nll"] == negative_log_likelihood(int(row["blocks"]), int(row["seed"]))["nll"]
-
-
-def test_run_grid_in_two_processes_gives_what_one_gives(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
-    tables = [nh.run_grid(negative_log_likelihood, GRID, jobs=jobs) for jobs in (None, 2)]
-    np.testing.assert_array_equal(tables[0]["nll"], tables[1]["nll"])
-    assert set(tables[0]["process"]) == {os.getpid()}
-    assert os.getpid() not in set(tables[1]["process"])
-
-
-def test_the_same_call_runs_on_a_dask_cluster(monkeypatch):
-    from dask.distributed import Client, LocalCluster
-
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
-    alone = nh.run_grid(negative_log_likelihood, GRID)
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster),
-    ):
-        with joblib.parallel_config(backend="dask"):
-            table = nh.run_grid(negative_log_likelihood, GRID)
-    np.testing.assert_array_equal(table["nll"], alone["nll"])
-    assert os.getpid() not in set(table["process"])
+        ne.code_report(nh.NICE(2, 4, 1), np.zeros((5, 2)))

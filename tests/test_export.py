@@ -7,7 +7,7 @@ import zipfile
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import MODULES, ROOT
 
 sys.path.insert(0, str(ROOT / "export"))
 import make_zip
@@ -101,7 +101,7 @@ def project(tmp_path):
     """Return a copy of the build in a folder with a space and an umlaut, with two trivial notebooks."""
     folder = tmp_path / "my übung"
     (folder / "notebooks").mkdir(parents=True)
-    for name in ("Makefile", "nice_helpers.py", "export", "requirements.txt", "constraints.txt"):
+    for name in ("Makefile", *MODULES, "export", "requirements.txt", "constraints.txt"):
         (folder / name).symlink_to(ROOT / name)
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
@@ -117,7 +117,7 @@ def test_make_builds_the_hand_in_once(project):
     assert first.returncode == 0, first.stderr
     assert "[1/2] 01_one" in first.stdout and "[2/2] 02_two" in first.stdout
     archive = project / "build/ex03.zip"
-    names = ["01_one.html", "01_one.ipynb", "02_two.html", "02_two.ipynb", "nice_helpers.py"]
+    names = ["01_one.html", "01_one.ipynb", "02_two.html", "02_two.ipynb", *MODULES]
     assert zipfile.ZipFile(archive).namelist() == names
     before = archive.read_bytes()
     again = make(project, "export-html", "HANDIN=ex03")

@@ -20,6 +20,7 @@ TRAIN = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import nice_helpers as nh
+import nice_data as nd
 import keras, numpy as np
 
 class Say(keras.callbacks.Callback):
@@ -82,43 +83,3 @@ def test_builds_killed_at_random_moments_leave_whole_files_and_the_next_one_comp
         assert again.returncode == 0, again.stderr
         assert (build / "handin-all.zip").read_bytes() == expected
     assert stopped >= 10
-
-
-DOWNLOAD = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import nice_helpers as nh
-from pathlib import Path
-nh.HERE, nh.DOWNLOAD_URL, nh._SHA256["mnist"] = Path(sys.argv[2]), sys.argv[3], sys.argv[4]
-print(sys.stdin.readline())
-print(nh.load_images("mnist").source)
-"""
-
-
-def test_two_processes_that_download_at_once_leave_one_whole_file(tmp_path):
-    import hashlib
-    import http.server
-    import threading
-
-    arrays = {"x_train": np.zeros((8, 28, 28), np.uint8), "y_train": np.zeros(8, np.uint8)}
-    arrays |= {"x_test": np.ones((4, 28, 28), np.uint8), "y_test": np.ones(4, np.uint8)}
-    digest = hashlib.sha256(b"".join(a.tobytes() for a in arrays.values())).hexdigest()
-    (tmp_path / "www").mkdir()
-    np.savez(tmp_path / "www/mnist.npz", **arrays)
-    handler = lambda *args: http.server.SimpleHTTPRequestHandler(*args, directory=tmp_path / "www")  # noqa: E731
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{httpd.server_address[1]}/"
-        command = [sys.executable, "-c", DOWNLOAD, str(ROOT), str(tmp_path), address, digest]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        clean = {k: v for k, v in os.environ.items() if k != "NICE_DATA"}
-        processes = [subprocess.Popen(command, env=clean, **pipes) for _ in range(3)]
-        for process in processes:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        answers = [process.communicate()[0].splitlines()[-1] for process in processes]
-        httpd.shutdown()
-    assert answers == ["full"] * 3
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["mnist.npz"]
-    with np.load(tmp_path / "data/mnist.npz") as file:
-        np.testing.assert_array_equal(file["x_test"], arrays["x_test"])

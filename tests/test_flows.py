@@ -2,14 +2,15 @@
 
 import itertools
 
+import nice_helpers as nh
+import nice_images as ni
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 from conftest import make_coupling, randomize, sample_data
-
-import nice_helpers as nh
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 SIZES = (2, 3, 5, 8)
@@ -404,7 +405,7 @@ def test_an_unusable_mask_is_refused(mask):
 
 
 def test_conv_real_nvp_is_invertible_with_the_right_log_det_and_survives_saving(tmp_path):
-    flow = randomize(nh.ConvRealNVP(8, channels=4, couplings=4, residual_blocks=1, alpha=0.05, seed=0), scale=0.1)
+    flow = randomize(ni.ConvRealNVP(8, channels=4, couplings=4, residual_blocks=1, alpha=0.05, seed=0), scale=0.1)
     x = np.random.default_rng(0).uniform(0.05, 0.95, (4, 64))
     nh.check_flow(flow, x)
     flow.save(tmp_path / "flow.keras")
@@ -412,7 +413,7 @@ def test_conv_real_nvp_is_invertible_with_the_right_log_det_and_survives_saving(
 
 
 def test_conv_real_nvp_finishes_every_second_row_after_the_first_scale():
-    flow = randomize(nh.ConvRealNVP(8, channels=4, couplings=8, residual_blocks=0, alpha=0.05, seed=0), scale=0.2)
+    flow = randomize(ni.ConvRealNVP(8, channels=4, couplings=8, residual_blocks=0, alpha=0.05, seed=0), scale=0.2)
     h, steps = np.random.default_rng(0).uniform(0.05, 0.95, (6, 64)).astype(np.float32), []
     for transform in flow.transforms[:-1]:
         before, (h, _) = h, transform.forward(h)
@@ -423,7 +424,7 @@ def test_conv_real_nvp_finishes_every_second_row_after_the_first_scale():
 
 
 def test_conv_real_nvp_sees_neighbours_at_their_places():
-    flow = randomize(nh.ConvRealNVP(12, channels=4, couplings=4, residual_blocks=0, seed=0), scale=0.2)
+    flow = randomize(ni.ConvRealNVP(12, channels=4, couplings=4, residual_blocks=0, seed=0), scale=0.2)
     for coupling in flow.transforms[1:5]:
         x = np.zeros((145, 144), np.float32)
         x[1:] += np.eye(144, dtype=np.float32)
@@ -449,7 +450,7 @@ def test_a_chain_keeps_both_parts_in_turn(coupling):
 @pytest.mark.parametrize("options", [{"size": 6}, {"couplings": 6}, {"size": 0}])
 def test_conv_real_nvp_refuses_sizes_that_do_not_divide(options):
     with pytest.raises(ValueError, match="must be"):
-        nh.ConvRealNVP(**({"size": 4} | options))
+        ni.ConvRealNVP(**({"size": 4} | options))
 
 
 @pytest.mark.parametrize("jit", [False, True])

@@ -1,12 +1,13 @@
 """inpaint against closed forms: the flow is a rotation and a scaling, so its density is a known Gaussian."""
 
+import nice_helpers as nh
+import nice_images as ni
+
 import keras
 import numpy as np
 import pytest
 from conftest import randomize, sample_data
 from scipy.stats import multivariate_normal
-
-import nice_helpers as nh
 
 KNOWN = np.array([True, False, True, False])
 START = np.zeros(4, np.float32)
@@ -36,7 +37,7 @@ def test_the_fixture_is_the_gaussian_it_says(gaussian):
 def test_it_finds_the_conditional_mode_and_keeps_known_values_bit_by_bit(gaussian):
     flow, mean, covariance = gaussian
     x = sample_data(6, 4)[0]
-    restored = nh.inpaint(flow, x, KNOWN, START, steps=400, space="real")
+    restored = ni.inpaint(flow, x, KNOWN, START, steps=400, space="real")
     np.testing.assert_array_equal(restored.x[:, KNOWN], x[:, KNOWN])
     np.testing.assert_allclose(restored.x[:, ~KNOWN], conditional_mean(x, KNOWN, mean, covariance), atol=2e-3)
 
@@ -46,18 +47,18 @@ def test_the_bounded_spaces_find_the_mode_within_the_bounds(space):
     flow = nh.Flow([nh.DiagonalScaling(2)])
     flow.transforms[0].mean.assign([0.5, 0.3])
     x, known = np.array([[0.9, 0.0]], np.float32), np.array([True, False])
-    inside = nh.inpaint(flow, x, known, [0.5, 0.8], steps=400, space=space)
+    inside = ni.inpaint(flow, x, known, [0.5, 0.8], steps=400, space=space)
     np.testing.assert_allclose(inside.x, [[0.9, 0.3]], atol=2e-3)
     flow.transforms[0].mean.assign([0.5, 1.7])  # the mode lies beyond the bound
-    outside = nh.inpaint(flow, x, known, [0.5, 0.8], steps=400, space=space)
+    outside = ni.inpaint(flow, x, known, [0.5, 0.8], steps=400, space=space)
     assert 0.98 < outside.x[0, 1] <= 1
 
 
 def test_a_mask_for_each_sample_and_the_batch_as_one_by_one(gaussian):
     flow, x = gaussian[0], sample_data(3, 4)[0]
     known = np.array([[True, False, True, False], [False, True, True, True], [False, False, False, True]])
-    together = nh.inpaint(flow, x, known, START, space="real").x
-    alone = [nh.inpaint(flow, x[i : i + 1], known[i], START, space="real").x[0] for i in range(3)]
+    together = ni.inpaint(flow, x, known, START, space="real").x
+    alone = [ni.inpaint(flow, x[i : i + 1], known[i], START, space="real").x[0] for i in range(3)]
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_array_equal(together[known], x[known])
 
@@ -65,16 +66,16 @@ def test_a_mask_for_each_sample_and_the_batch_as_one_by_one(gaussian):
 def test_nothing_unknown_changes_nothing_and_nothing_known_finds_the_mode(gaussian):
     flow, mean, _ = gaussian
     x = sample_data(3, 4)[0]
-    unchanged = nh.inpaint(flow, x, np.ones(4, bool), START, steps=5, space="real")
+    unchanged = ni.inpaint(flow, x, np.ones(4, bool), START, steps=5, space="real")
     np.testing.assert_array_equal(unchanged.x, x)
     np.testing.assert_allclose(unchanged.log_prob, np.tile(flow.log_prob(x), (6, 1)), rtol=1e-5)
-    everything = nh.inpaint(flow, x, np.zeros(4, bool), START, steps=400, space="real")
+    everything = ni.inpaint(flow, x, np.zeros(4, bool), START, steps=400, space="real")
     np.testing.assert_allclose(everything.x, np.tile(mean, (3, 1)), atol=2e-3)
 
 
 def test_the_trajectory_begins_at_the_start_and_ends_at_the_result(gaussian):
     flow, x = gaussian[0], sample_data(3, 4)[0]
-    restored = nh.inpaint(flow, x, KNOWN, START, steps=7, space="real")
+    restored = ni.inpaint(flow, x, KNOWN, START, steps=7, space="real")
     assert restored.log_prob.shape == (8, 3)
     np.testing.assert_allclose(restored.log_prob[0], flow.log_prob(np.where(KNOWN, x, START)), rtol=1e-5)
     np.testing.assert_allclose(restored.log_prob[-1], flow.log_prob(restored.x), rtol=1e-5)
@@ -83,7 +84,7 @@ def test_the_trajectory_begins_at_the_start_and_ends_at_the_result(gaussian):
 def test_gradient_ascent_step_by_step(gaussian):
     flow, mean, covariance = gaussian
     x = sample_data(2, 4)[0]
-    restored = nh.inpaint(flow, x, KNOWN, START, steps=1, optimizer=keras.optimizers.SGD(0.1), space="real")
+    restored = ni.inpaint(flow, x, KNOWN, START, steps=1, optimizer=keras.optimizers.SGD(0.1), space="real")
     begin = np.where(KNOWN, x, START)
     uphill = (mean - begin) @ np.linalg.inv(covariance)  # the gradient of a Gaussian's log-density
     np.testing.assert_allclose(restored.x, np.where(KNOWN, x, begin + 0.1 * uphill), atol=1e-5)
@@ -92,7 +93,7 @@ def test_gradient_ascent_step_by_step(gaussian):
 def test_noise_is_reproducible_and_spares_known_values(gaussian):
     flow, x = gaussian[0], sample_data(2, 4)[0]
     options = {"steps": 5, "noise": 1.0, "space": "real"}
-    runs = [nh.inpaint(flow, x, KNOWN, START, seed=seed, **options).x for seed in (1, 1, 2)]
+    runs = [ni.inpaint(flow, x, KNOWN, START, seed=seed, **options).x for seed in (1, 1, 2)]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert (runs[0] != runs[2])[:, ~KNOWN].all()
     np.testing.assert_array_equal(runs[2][:, KNOWN], x[:, KNOWN])
@@ -101,7 +102,7 @@ def test_noise_is_reproducible_and_spares_known_values(gaussian):
 def test_a_conditional_flow_climbs_its_own_density():
     flow = randomize(nh.RealNVP(2, 8, 2, condition_size=1, seed=0), scale=0.3)
     x, known = np.zeros((2, 2), np.float32), np.array([True, False])
-    restored = nh.inpaint(flow, x, known, [0.0, 0.0], condition=[[0.0], [3.0]], space="real")
+    restored = ni.inpaint(flow, x, known, [0.0, 0.0], condition=[[0.0], [3.0]], space="real")
     grid = np.stack([np.zeros(2001), np.linspace(-5, 5, 2001)], 1)
     for value, condition in zip(restored.x[:, 1], (0.0, 3.0), strict=True):
         best = grid[np.argmax(flow.log_prob(grid, np.full((2001, 1), condition))), 1]
@@ -125,9 +126,9 @@ def test_a_conditional_flow_climbs_its_own_density():
 def test_unusable_input_is_refused(gaussian, change, message):
     arguments = {"x": sample_data(2, 4)[0], "known": KNOWN, "start": START, "space": "real"} | change
     with pytest.raises(ValueError, match=message):
-        nh.inpaint(gaussian[0], arguments.pop("x"), arguments.pop("known"), arguments.pop("start"), **arguments)
+        ni.inpaint(gaussian[0], arguments.pop("x"), arguments.pop("known"), arguments.pop("start"), **arguments)
 
 
 def test_a_divergent_climb_is_an_error(gaussian):
     with pytest.raises(FloatingPointError, match="smaller rate"):
-        nh.inpaint(gaussian[0], np.zeros((1, 4)), KNOWN, START, optimizer=keras.optimizers.SGD(1e9), space="real")
+        ni.inpaint(gaussian[0], np.zeros((1, 4)), KNOWN, START, optimizer=keras.optimizers.SGD(1e9), space="real")

@@ -50,7 +50,7 @@ def test_one_parameters_cell_with_a_budget_for_each_profile(notebook):
     assert tagged[0].startswith('PROFILE = "default"\n')
     values = {}
     exec(tagged[0], values)
-    assert set(values["BUDGETS"]) == {"smoke", "default", "full", "paper"}
+    assert set(values["BUDGETS"]) == {"smoke", "default", "full"}
     keys = {frozenset(budget) for budget in values["BUDGETS"].values()}
     assert len(keys) == 1
 
@@ -75,13 +75,13 @@ def test_prose_before_code_and_cells_of_readable_size(notebook):
 def test_results_are_saved_under_the_notebooks_name():
     for path in NOTEBOOKS:
         source = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
-        assert f'nh.save_results(\n    "{path.stem}",' in source, path.name
+        assert f'nf.save_results(\n    "{path.stem}",' in source, path.name
 
 
 def test_every_figure_has_a_description(notebook):
     source = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
     assert "plt.show()" not in source
-    assert source.count("plt.subplots(") <= source.count("nh.show(")
+    assert source.count("plt.subplots(") <= source.count("nf.show(")
 
 
 def test_a_run_writes_nothing_to_standard_error():

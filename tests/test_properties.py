@@ -1,12 +1,12 @@
 """What must hold for flows of any shape and for data of any size, over drawn examples."""
 
+import nice_helpers as nh
+
 import numpy as np
 import pytest
 from conftest import randomize, sample_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import nice_helpers as nh
 
 # The same examples in each run; building and tracing a flow takes longer than Hypothesis' deadline allows.
 settings.register_profile("flows", max_examples=15, deadline=None, derandomize=True, database=None)

@@ -14,7 +14,6 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "export"))
 import to_template
 
-HELPERS = (ROOT / "nice_helpers.py").read_text(encoding="utf-8")
 SOURCE = '''"""A module."""
 
 # before
@@ -98,8 +97,9 @@ def test_a_long_text_is_broken_and_comes_out_whole():
 
 @pytest.mark.parametrize("name", to_template.EXERCISES)
 def test_each_exercise_keeps_its_docstring_and_loses_its_body(name):
-    template = ast.parse(to_template.without_solutions(HELPERS, to_template.EXERCISES))
-    original, exercise = (to_template.find(tree, name) for tree in (ast.parse(HELPERS), template))
+    source = (ROOT / f"{to_template.ELSEWHERE.get(name, 'nice_helpers')}.py").read_text(encoding="utf-8")
+    template = to_template.without_solutions(source, {name: to_template.EXERCISES[name]})
+    original, exercise = (to_template.find(ast.parse(text), name) for text in (source, template))
     assert ast.get_docstring(exercise) == ast.get_docstring(original)
     assert ast.dump(exercise.args) == ast.dump(original.args)
     statement = exercise.body[-1]
@@ -112,10 +112,10 @@ def test_each_exercise_keeps_its_docstring_and_loses_its_body(name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nothing", "nice_helpers.py has no nothing: correct EXERCISES in to_template.py"),
-        ("A.nothing", "nice_helpers.py has no A.nothing"),
-        ("outer.nothing", "nice_helpers.py has no outer.nothing"),
-        ("inner", "nice_helpers.py has no inner"),
+        ("nothing", "no module has nothing: correct EXERCISES in to_template.py"),
+        ("A.nothing", "no module has A.nothing"),
+        ("outer.nothing", "no module has outer.nothing"),
+        ("inner", "no module has inner"),
         ("A", "A in EXERCISES is a class"),
         ("short", "short in EXERCISES has no body of its own"),
         ("empty", "empty in EXERCISES has no body of its own"),
@@ -130,7 +130,7 @@ def test_a_name_that_is_no_exercise_stops_the_build(name, message):
 def test_a_renamed_function_leaves_no_zip(tmp_path, monkeypatch):
     monkeypatch.setitem(to_template.EXERCISES, "Flow.log_likelihood", "Renamed since.")
     monkeypatch.setattr(sys, "argv", ["to_template.py", str(tmp_path / "template.zip")])
-    with pytest.raises(SystemExit, match="nice_helpers.py has no Flow.log_likelihood"):
+    with pytest.raises(SystemExit, match="no module has Flow.log_likelihood"):
         to_template.main()
     assert not list(tmp_path.iterdir())
 
@@ -139,9 +139,9 @@ def test_the_zip_has_what_students_need_and_is_the_same_each_time(archive, tmp_p
     names = {name.removeprefix("template/") for name in zipfile.ZipFile(archive).namelist()}
     notebooks = {f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert notebooks < names
-    assert {"README.md", "requirements.txt", "pyproject.toml", "nice_helpers.py", "data/mnist_subset.npz"} < names
+    assert {"README.md", "requirements.txt", "pyproject.toml", "nice_helpers.py", "data/mnist.npz"} < names
     assert {"tests/conftest.py", "tests/test_flows.py", "tests/test_training.py"} < names
-    assert not [name for name in names if name.startswith(("export", "results", "build", "data/mnist.npz"))]
+    assert not [name for name in names if name.startswith(("export", "results", "build"))]
     to_template.write_zip(tmp_path / "again.zip", to_template.members(sorted((ROOT / "notebooks").glob("*.ipynb"))))
     assert (tmp_path / "again.zip").read_bytes() == archive.read_bytes()
     assert {member.date_time for member in zipfile.ZipFile(archive).infolist()} == {(2000, 1, 1, 0, 0, 0)}
@@ -162,6 +162,7 @@ def test_students_checks_fail_with_the_task_and_pass_with_the_solution(archive, 
     assert failures and all(failure.startswith("NotImplementedError: ") for failure in failures), begun
     assert any(to_template.EXERCISES["inpaint.step"] in failure for failure in failures)
     assert not re.search(r"^ERROR", begun, re.MULTILINE)
+    shutil.copy(ROOT / "nice_images.py", folder)
     shutil.copy(ROOT / "nice_helpers.py", folder)
     solved = check()
     assert re.search(r"\d+ passed", solved) and not re.search("failed|error", solved), solved

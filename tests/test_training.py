@@ -1,12 +1,13 @@
 """train_inn: it learns, it is reproducible, it stops on NaN, and standard Keras callbacks work."""
 
+import nice_helpers as nh
+import nice_images as ni
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import randomize, sample_data
-
-import nice_helpers as nh
 
 QUIET = {"verbose": False, "seed": 3}
 FAST = {"epochs": 3, "batch_size": 64, "verbose": False}
@@ -53,19 +54,19 @@ def test_images_start_from_their_scales_and_train_with_fresh_noise():
         return nh.dequantize(batch, seed, levels=9)
 
     flow, start = scaling_flow(4), scaling_flow(4)
-    history = nh.train_on_images(flow, pixels, epochs=2, batch_size=1000, peak=0.0, augment=augment, **QUIET)
+    history = ni.train_on_images(flow, pixels, epochs=2, batch_size=1000, peak=0.0, augment=augment, **QUIET)
     start.adapt(nh.dequantize(pixels[:5000], (3, 0), levels=9))  # a rate of 0 leaves what `adapt` made
     assert tuple(np.asarray(seeds[0])) == (3, 0) and len(seeds) == 2  # the second one is the graph's
     for received, expected in zip(flow.get_weights(), start.get_weights(), strict=True):
         np.testing.assert_array_equal(received, expected)
     assert len(history) == 2 and flow.optimizer.iterations == 12
-    nh.train_on_images(flow, pixels, epochs=2, peak=0.1, augment=augment, **QUIET)
+    ni.train_on_images(flow, pixels, epochs=2, peak=0.1, augment=augment, **QUIET)
     assert np.abs(flow.get_weights()[0] - start.get_weights()[0]).max() > 0.01
 
 
 def test_log_probabilities_of_pixels_are_those_of_batches_of_500():
     pixels, flow = np.random.default_rng(0).integers(0, 256, (1203, 4)), randomize(nh.RealNVP(4, 8, 2, seed=0))
-    received = nh.pixel_log_prob(flow, pixels, 7)
+    received = ni.pixel_log_prob(flow, pixels, 7)
     for start in (0, 500, 1000):
         part = slice(start, start + 500)
         noisy = (pixels[part] + tf.random.stateless_uniform(pixels[part].shape, (7, start), alg="philox")) / 256
@@ -82,7 +83,7 @@ ALIKE = {
     "NICE": (lambda: nh.NICE(9, 8, 1, seed=1), {"augment": cell_centres}),
     "two columns": (lambda: nh.RealNVP(2, 8, 3, seed=1), {}),
     "bottleneck": (lambda: nh.RealNVP(6, 8, 3, 2, seed=1), {"extra_loss": nh.reconstruction_loss(2, 0.1)}),
-    "convolutional": (lambda: nh.ConvRealNVP(8, 4, 4, 1, seed=1), {"augment": cell_centres}),
+    "convolutional": (lambda: ni.ConvRealNVP(8, 4, 4, 1, seed=1), {"augment": cell_centres}),
 }
 
 
@@ -258,6 +259,31 @@ def test_a_callback_can_change_the_learning_rate():
     np.testing.assert_allclose(rates, [0.1, 0.05, 0.1 / 3], rtol=1e-6)
 
 
+def test_keras_contract_of_callbacks_holds():
+    class Note(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            calls.append(("begin", self.params["epochs"], self.params["steps"], self.model is flow))
+
+        def on_train_batch_end(self, batch, logs=None):
+            calls.append(("batch", batch, sorted(logs)))
+
+        def on_epoch_end(self, epoch, logs=None):
+            calls.append(("epoch", epoch, sorted(logs)))
+
+    x, _ = sample_data(200, 2)
+    flow, calls = scaling_flow(), []
+    push = lambda flow, x, z, condition: tf.constant(0.25)  # noqa: E731
+    note = Note()
+    history = nh.train_inn(
+        flow, x, epochs=2, batch_size=64, validation=[x[:9], None], extra_loss=push, callbacks=[note], verbose=False
+    )
+    epoch = [("batch", 0, ["extra_loss", "loss", "nats"]), ("epoch", 0, ["extra_loss", "loss", "nats", "val_loss"])]
+    assert calls[:3] == [("begin", 2, 1, True), *epoch] and len(calls) == 5
+    assert flow.history.history["val_loss"] == pytest.approx(-history["validation_nats"])
+    assert flow.history.history["loss"] == pytest.approx(0.25 - history["nats"], abs=1e-6)
+    assert flow.optimizer.iterations == 8
+
+
 def test_backup_and_restore_continues_where_it_stopped(tmp_path):
     class Interrupt(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -269,8 +295,9 @@ def test_backup_and_restore_continues_where_it_stopped(tmp_path):
     whole = nh.NICE(2, 8, 1, seed=1)
     nh.train_inn(whole, x, **options)
     backup = lambda: keras.callbacks.BackupAndRestore(tmp_path / "backup")  # noqa: E731
-    with pytest.raises(KeyboardInterrupt):
-        nh.train_inn(nh.NICE(2, 8, 1, seed=1), x, **options, callbacks=[backup(), Interrupt()])
+    with pytest.warns(UserWarning, match="stopped by hand; the history has 2 of 5 epochs"):
+        stopped = nh.train_inn(nh.NICE(2, 8, 1, seed=1), x, **options, callbacks=[backup(), Interrupt()])
+    assert list(stopped.index) == [1, 2] and list(stopped.columns) == ["nats", "seconds"]
     resumed = nh.NICE(2, 8, 1, seed=1)
     history = nh.train_inn(resumed, x, **options, callbacks=[backup()])
     assert list(history.index) == [3, 4, 5]
