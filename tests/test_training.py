@@ -109,6 +109,17 @@ def test_a_weight_without_a_gradient_stays_as_it_is():
     assert np.abs(flow.transforms[0].mean.numpy()).min() > 0
 
 
+def test_a_trained_flow_is_saved_with_its_optimizer(tmp_path):
+    x, _ = sample_data(100, 2)
+    flow = nh.RealNVP(2, 8, 2, seed=0)
+    nh.train_inn(flow, x, **FAST, learning_rate=nh.warm_up_cosine(1e-3))
+    flow.save(tmp_path / "flow.keras")
+    loaded = keras.models.load_model(tmp_path / "flow.keras")
+    np.testing.assert_array_equal(loaded.log_prob(x), flow.log_prob(x))
+    for received, expected in zip(loaded.optimizer.variables, flow.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(received.numpy(), expected.numpy())
+
+
 def test_history_has_a_row_for_each_epoch():
     x, _ = sample_data(200, 2)
     history = nh.train_inn(scaling_flow(), x, **FAST, validation=x[:50])
