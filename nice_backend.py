@@ -72,7 +72,7 @@ class FusedAdam(keras.optimizers.Adam):
         self.iterations.assign_add(1)
 
 
-@keras.saving.register_keras_serializable("nice_speed")
+@keras.saving.register_keras_serializable("nice_backend")
 class TwoColumns(keras.layers.Dense):
     """A Dense layer of two columns, what every affine coupling of the plane ends in.
 

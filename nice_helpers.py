@@ -18,7 +18,7 @@ Sources:
 import warnings
 from numbers import Real
 
-import nice_backend
+import nice_backend  # first: it lets TensorFlow start quietly
 
 import keras
 import numpy as np
@@ -77,7 +77,7 @@ def bits_per_dim(nats, dimensions, levels=256):
     return np.log2(levels) - np.asarray(nats) / (dimensions * np.log(2.0))
 
 
-# ---- Checks of input -------------------------------------------------------------------------------------------
+# ---- Transforms ------------------------------------------------------------------------------------------------
 
 
 def as_matrix(values, columns, name):
@@ -95,7 +95,7 @@ def as_matrix(values, columns, name):
     return values
 
 
-def _condition(condition, size, values):
+def as_condition(condition, size, values):
     """Return the condition (N, size) of the samples `values`, checked; where size is 0 a matrix without columns."""
     rows = values.shape[0] if values.shape[0] is not None else tf.shape(values)[0]
     if condition is None:
@@ -110,14 +110,11 @@ def _condition(condition, size, values):
     return condition
 
 
-def _integer(name, value, least):
+def as_integer(name, value, least):
     """Return `value` as an int, or raise a ValueError."""
     if not isinstance(value, Real) or value % 1 or value < least:
         raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
     return int(value)
-
-
-# ---- Transforms ------------------------------------------------------------------------------------------------
 
 
 def mlp(input_size, output_size, *, hidden_size, hidden_layers, normalization=None, seed=None):
@@ -146,23 +143,22 @@ def mlp(input_size, output_size, *, hidden_size, hidden_layers, normalization=No
 
 
 class _Transform(keras.layers.Layer):
-    """An invertible map of (N, input_size); children define forward(x, condition) and backward(z, condition)."""
+    """An invertible map of (N, D).
+
+    Children define forward(x, condition, training), which returns z and log|det dz/dx|, and backward(z, condition).
+    """
 
     def __init__(self, input_size, condition_size=0, **kwargs):
         super().__init__(**kwargs)
-        self.input_size = _integer("input_size", input_size, 2)
-        self.condition_size = _integer("condition_size", condition_size, 0)
-        self.built = True
-
-    def call(self, x, condition=None):
-        """Return forward's z: what Keras shows in a summary."""
-        return self.forward(x, condition)[0]
+        self.input_size = as_integer("input_size", input_size, 2)
+        self.condition_size = as_integer("condition_size", condition_size, 0)
+        self.built = True  # its weights are made at once, not at Keras' first call
 
     def _inputs(self, values, condition, name):
-        """Return checked (values, condition), the condition None where none is needed: no empty ones in graphs."""
+        """Return both, checked; a condition that is not needed as None, so that graphs have no empty matrices."""
         values = as_matrix(values, self.input_size, name)
         needed = self.condition_size or condition is not None
-        return values, _condition(condition, self.condition_size, values) if needed else None
+        return values, as_condition(condition, self.condition_size, values) if needed else None
 
 
 class _Coupling(_Transform):
@@ -194,8 +190,7 @@ class _Coupling(_Transform):
         expected = (kept + condition_size, self.outputs_per_column * changed)
         received = (network.input_shape[-1], network.output_shape[-1])
         if received != expected:
-            text = "network must map {} columns to {}, got {} to {}"
-            raise ValueError(text.format(*expected, *received))
+            raise ValueError("network must map {} columns to {}, got {} to {}".format(*expected, *received))
 
     def get_config(self):
         own = {"input_size": self.input_size, "network": keras.saving.serialize_keras_object(self.network)}
@@ -295,8 +290,8 @@ class OrthogonalMixing(_Transform):
 
     def __init__(self, input_size, *, seed=None, **kwargs):
         super().__init__(input_size, **kwargs)
-        initializer = keras.initializers.Orthogonal(seed=seed)
-        self.matrix = self.add_weight(shape=(input_size, input_size), initializer=initializer, trainable=False)
+        initializer, shape = keras.initializers.Orthogonal(seed=seed), (self.input_size, self.input_size)
+        self.matrix = self.add_weight(shape=shape, initializer=initializer, trainable=False)
 
     def forward(self, x, condition=None, training=False):
         """Map data x (N, D) to code z (N, D); also log|det dz/dx| (N,) in nats, zero for a rotation."""
@@ -318,8 +313,8 @@ class DiagonalScaling(_Transform):
 
     def __init__(self, input_size, **kwargs):
         super().__init__(input_size, **kwargs)
-        self.log_scale = self.add_weight(shape=(input_size,), initializer="zeros", name="log_scale")
-        self.mean = self.add_weight(shape=(input_size,), initializer="zeros", name="mean")
+        self.log_scale = self.add_weight(shape=(self.input_size,), initializer="zeros", name="log_scale")
+        self.mean = self.add_weight(shape=(self.input_size,), initializer="zeros", name="mean")
 
     def forward(self, x, condition=None, training=False):
         """Map data x (N, D) to code z (N, D); also log|det dz/dx| = Σ s (N,) in nats."""
@@ -343,7 +338,7 @@ class DiagonalScaling(_Transform):
 
 @keras.saving.register_keras_serializable("nice_helpers")
 class Logit(_Transform):
-    """Map [0, 1] to the real line: z = logit(α + (1 − 2α) x). Source: RealNVP, section 4.1, there 1 − α."""
+    """Map [0, 1] to the real line: z = logit(α + (1 − 2α) x). Source: RealNVP, section 4.1 (1 − α for our 1 − 2α)."""
 
     def __init__(self, input_size, *, alpha=0.05, **kwargs):
         super().__init__(input_size, **kwargs)
@@ -357,8 +352,8 @@ class Logit(_Transform):
         p = self.alpha + (1 - 2 * self.alpha) * x
         if hasattr(p, "numpy") and not ((p.numpy() > 0) & (p.numpy() < 1)).all():
             raise ValueError(f"x must lie in [0, 1] for Logit, got [{x.numpy().min():.4g}, {x.numpy().max():.4g}]")
-        log_slope = np.log(1 - 2 * self.alpha) - tf.math.log(p) - tf.math.log1p(-p)
-        return tf.math.log(p) - tf.math.log1p(-p), tf.reduce_sum(log_slope, 1)
+        log_p, log_q = tf.math.log(p), tf.math.log1p(-p)
+        return log_p - log_q, tf.reduce_sum(np.log(1 - 2 * self.alpha) - log_p - log_q, 1)
 
     def backward(self, z, condition=None):
         """Map code z (N, D) to data x (N, D); codes of no image come out up to α/(1 − 2α) beyond [0, 1]."""
@@ -400,10 +395,10 @@ class Flow(keras.Model):
         if tuple(self.prior.event_shape) != (self.input_size,):
             raise ValueError(f"prior must be over ({self.input_size},), got {tuple(self.prior.event_shape)}")
         self.built = True
-        data, codes = [tf.TensorSpec((None, size), tf.float32) for size in (self.input_size, self.condition_size)]
+        data, conditions = [tf.TensorSpec((None, size), tf.float32) for size in (self.input_size, self.condition_size)]
         # One graph each for any number of rows: no retracing when that number changes.
         self._graphs = {
-            method: tf.function(method, input_signature=[data, codes], autograph=False)
+            method: tf.function(method, input_signature=[data, conditions], autograph=False)
             for method in (self._forward, self._backward, self._log_prob)
         }
 
@@ -418,10 +413,6 @@ class Flow(keras.Model):
     def from_config(cls, config):
         """Build the flow that get_config describes."""
         return cls([keras.saving.deserialize_keras_object(t) for t in config["transforms"]], config["prior"])
-
-    def call(self, x, condition=None):
-        """Return forward's z."""
-        return self.forward(x, condition)[0]
 
     def forward(self, x, condition=None):
         """Map data x (N, D) to code z (N, D); also log|det dz/dx| (N,) in nats."""
@@ -446,7 +437,7 @@ class Flow(keras.Model):
         Returns:
             A tensor (num_samples, D), or (M, num_samples, D).
         """
-        num_samples = _integer("num_samples", num_samples, 0)
+        num_samples = as_integer("num_samples", num_samples, 0)
         rows = 1
         if conditions is not None and self.condition_size:
             conditions = as_matrix(conditions, self.condition_size, "conditions")
@@ -464,7 +455,7 @@ class Flow(keras.Model):
         first epochs on finding scales that the data tell at once.
         """
         h = as_matrix(x, self.input_size, "x")
-        condition = _condition(condition, self.condition_size, h)
+        condition = as_condition(condition, self.condition_size, h)
         for transform in self.transforms:
             if hasattr(transform, "adapt"):
                 transform.adapt(h, self.prior.stddev().numpy())
@@ -472,8 +463,8 @@ class Flow(keras.Model):
 
     def _run(self, method, values, condition, name):
         values = as_matrix(values, self.input_size, name)
-        condition = _condition(condition, self.condition_size, values)
-        # Inside another graph the method itself: a graph called from an XLA loop ran 25 times slower.
+        condition = as_condition(condition, self.condition_size, values)
+        # Inside another graph call the method itself: a graph called from an XLA loop ran 25 times slower.
         return (self._graphs[method] if tf.executing_eagerly() else method)(values, condition)
 
     def _forward(self, x, condition, training=False):
@@ -522,7 +513,7 @@ def coupling_chain(coupling, input_size, couplings, *, split="odd-even", seed=No
         coupling: AdditiveCoupling, AffineCoupling or a class made from one of them.
         network: hidden_size, hidden_layers and normalization of each coupling's own `mlp`.
     """
-    input_size, couplings = _integer("input_size", input_size, 2), _integer("couplings", couplings, 1)
+    input_size, couplings = as_integer("input_size", input_size, 2), as_integer("couplings", couplings, 1)
     layers = []
     for i in range(couplings):
         kept, changed = coupling_sizes(input_size, swap=i % 2 == 1)
@@ -533,7 +524,7 @@ def coupling_chain(coupling, input_size, couplings, *, split="odd-even", seed=No
 
 
 def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
-    """Build RealNVP as the INN exercise has it: affine couplings with a random rotation after each but the last.
+    """Build RealNVP as the INN exercise has it: affine couplings with a random rotation between each two.
 
     Each coupling passes on the first half of the columns; its network has two hidden ReLU layers. Source: RealNVP,
     section 3; with a condition (N, condition_size), which every network sees, cINN, section 3.1.
@@ -545,11 +536,11 @@ def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
     Returns:
         A Flow over input_size columns with the Gaussian prior.
     """
-    input_size, blocks = _integer("input_size", input_size, 2), _integer("blocks", blocks, 1)
+    input_size, blocks = as_integer("input_size", input_size, 2), as_integer("blocks", blocks, 1)
     kept, changed = coupling_sizes(input_size)
     layers = []
     for i in range(blocks):
-        seeds = [None, None] if seed is None else [[seed, i], 1000 * seed + i]
+        seeds = [None, None] if seed is None else [[seed, i], int(1000 * seed + i)]  # of the network and the rotation
         if i > 0:
             layers.append(OrthogonalMixing(input_size, seed=seeds[1]))
         network = mlp(kept + condition_size, 2 * changed, hidden_size=hidden_size, hidden_layers=2, seed=seeds[0])
@@ -557,11 +548,11 @@ def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
     return Flow(layers, "gaussian")
 
 
-# ---- Training --------------------------------------------------------------------------------------------------
+# ---- Training, with a bottleneck too ---------------------------------------------------------------------------
 
 
 def likelihood_step(flow, x, condition=None, extra_loss=None):
-    """Take one step of flow.optimizer on the mean negative log-likelihood of a batch x (N, D), plus extra_loss.
+    """Take a step of flow.optimizer on a batch x (N, D): mean negative log-likelihood plus train_inn's extra_loss.
 
     Returns:
         The batch's mean log-likelihood in nats, and the extra loss, before the step.
@@ -572,6 +563,7 @@ def likelihood_step(flow, x, condition=None, extra_loss=None):
         extra = extra_loss(flow, x, z, condition) if extra_loss else tf.constant(0.0)
         loss = extra - nats
     weights = flow.trainable_variables
+    # Zero where a weight has no part in the loss, as a network that only a bottleneck would use.
     gradients = tape.gradient(loss, [w.value for w in weights], unconnected_gradients="zero")
     flow.optimizer.apply(gradients, weights)
     return nats, extra
@@ -583,8 +575,8 @@ def train_inn(
 ):  # fmt: skip
     """Fit a flow by maximum likelihood (NICE, section 2): Keras' fit with Adam on the negative log-likelihood.
 
-    One step of fit is a compiled epoch, so Keras' callbacks work as they are, those for batches once an epoch. The
-    last batch is topped up with samples from the epoch's start. Ctrl-C ends the training and keeps what it reached.
+    A whole epoch is compiled and is one batch to Keras: all callbacks work, those for batches once an epoch. The last
+    batch is topped up with samples from the epoch's start. Ctrl-C ends the training and keeps what it reached.
 
     Args:
         flow: a Flow; trained in place.
@@ -606,9 +598,9 @@ def train_inn(
 
     Raises:
         ValueError: for unusable data, integers without augment among them.
-        FloatingPointError: if the loss becomes NaN or infinite; the best weights so far are restored first.
+        FloatingPointError: if the loss becomes NaN or infinite; the weights with the most nats so far are restored.
     """
-    epochs, batch_size = _integer("epochs", epochs, 1), _integer("batch_size", batch_size, 1)
+    epochs, batch_size = as_integer("epochs", epochs, 1), as_integer("batch_size", batch_size, 1)
     x, condition = _training_data(flow, x, condition, augment)
     batch_size = min(batch_size, len(x))
     steps = -(-len(x) // batch_size)
@@ -619,7 +611,7 @@ def train_inn(
 
     def one_batch(i, total):
         batch, c = tf.gather(x, order[i]), tf.gather(condition, order[i])
-        batch = augment(batch, tf.stack([epoch * 9973 + seed, i])) if augment else batch
+        batch = augment(batch, tf.stack([epoch * 9973 + seed, i])) if augment else batch  # a seed for each batch
         return i + 1, total + tf.stack(likelihood_step(flow, batch, c, extra_loss))
 
     @tf.function(jit_compile=jit_compile, autograph=False)
@@ -648,9 +640,9 @@ def _training_data(flow, x, condition, augment):
     checked = as_matrix(x, flow.input_size, "x")
     if len(x) == 0:
         raise ValueError("x must have at least one sample, got 0")
-    if not augment and not np.issubdtype(x.dtype if isinstance(x, np.ndarray) else x.dtype.as_numpy_dtype, np.floating):
+    if not augment and not tf.as_dtype(x.dtype).is_floating:
         raise ValueError(f"x must be of a floating dtype, got {x.dtype}: discrete values need augment=dequantize")
-    return tf.convert_to_tensor(x) if augment else checked, _condition(condition, flow.condition_size, checked)
+    return tf.convert_to_tensor(x) if augment else checked, as_condition(condition, flow.condition_size, checked)
 
 
 def _validation_data(flow, validation, augment, seed):
@@ -659,7 +651,7 @@ def _validation_data(flow, validation, augment, seed):
         return None
     pair = validation if isinstance(validation, (tuple, list)) else (validation, None)
     x, condition = _training_data(flow, *pair, augment)
-    return augment(x, tf.constant([seed, -1])) if augment else x, condition
+    return (augment(x, tf.constant([seed, -1])) if augment else x), condition
 
 
 def warm_up_cosine(peak):
@@ -669,18 +661,14 @@ def warm_up_cosine(peak):
     """
 
     def schedule(steps):
-        warm_up = steps // 20
-        decay = steps - warm_up
-        return keras.optimizers.schedules.CosineDecay(0.0, decay, warmup_target=peak, warmup_steps=warm_up)
+        rise = steps // 20
+        return keras.optimizers.schedules.CosineDecay(0.0, steps - rise, warmup_target=peak, warmup_steps=rise)
 
     return schedule
 
 
-# ---- Bottleneck ------------------------------------------------------------------------------------------------
-
-
 def keep_first(z, k):
-    """Return the codes z (N, D) with all but the first k dimensions set to zero."""
+    """Return the codes z (N, D) with all but the first k dimensions set to zero; ValueError unless 1 ≤ k ≤ D."""
     if not 1 <= k <= z.shape[1]:
         raise ValueError(f"k must lie in 1…{z.shape[1]}, got {k!r}")
     return tf.concat([z[:, :k], tf.zeros_like(z[:, k:])], axis=1)
@@ -705,7 +693,7 @@ def reconstruction_loss(k, weight):
 
 
 def check_flow(flow, x, condition=None, *, tolerance=1e-3):
-    """Check each transform, then the whole flow: both round trips, and the log-determinant against autodiff.
+    """Check each transform, then the whole flow: both round trips, the log-determinant against autodiff, own weights.
 
     Args:
         x: samples (N, D); the first eight are checked.
@@ -720,7 +708,7 @@ def check_flow(flow, x, condition=None, *, tolerance=1e-3):
         AssertionError: names the first transform that fails, and how.
     """
     x = as_matrix(x, flow.input_size, "x")
-    condition = _condition(condition, flow.condition_size, x)[:8]
+    condition = as_condition(condition, flow.condition_size, x)[:8]
     h = x = x[:8]
     owners, rows = {}, {}
     for i, transform in enumerate(flow.transforms):
@@ -736,16 +724,16 @@ def check_flow(flow, x, condition=None, *, tolerance=1e-3):
 
 def _check_transform(transform, x, condition, name, tolerance):
     z, log_det = transform.forward(x, condition)
-    # One copy of a sample for each row of its Jacobian: a single backward pass gives them all.
-    (rows, columns), repeat = x.shape, lambda v: None if v is None else tf.repeat(v, x.shape[1], axis=0)
+    # One copy of a sample for each row of its Jacobian: a single backward pass gives them all, compiling nothing.
+    rows, columns = x.shape
+    copies = tf.repeat(x, columns, axis=0)
     with tf.GradientTape() as tape:
-        copies = repeat(x)
         tape.watch(copies)
-        codes, _ = transform.forward(copies, repeat(condition))
+        codes, _ = transform.forward(copies, None if condition is None else tf.repeat(condition, columns, axis=0))
     jacobian = tape.gradient(codes, copies, output_gradients=tf.tile(tf.eye(columns), (rows, 1)))
     autodiff = np.linalg.slogdet(jacobian.numpy().reshape(rows, columns, columns).astype(np.float64))[1]
     x_back = transform.backward(z, condition)
-    # Codes beside those of data: a map can be inverse to itself on the data and nowhere else.
+    # Codes beside those of data: backward may undo forward on the data and nowhere else.
     other = z + tf.random.stateless_normal(z.shape, (1, 2)) * tf.math.reduce_std(z) * 0.1
     z_back, _ = transform.forward(transform.backward(other, condition), condition)
     log_det = np.asarray(log_det)

@@ -16,7 +16,7 @@ def train_on_images(flow, pixels, *, epochs, batch_size=512, peak=3e-3, augment=
 
     Args:
         flow: an unconditional Flow; trained in place. A second call sets the scalings again: train on by train_inn.
-        pixels: images (N, D) of whole numbers.
+        pixels: images (N, D) of whole numbers; the first 5,000 should be a fair sample.
         epochs, batch_size, augment, seed: as in train_inn, which has other defaults.
         peak: of the learning rate.
         options: more of train_inn's, but for condition and learning_rate.
@@ -59,12 +59,13 @@ def _conv_network(keeps, block, channels, residual_blocks, seed):
     """Build a residual network from an image's kept pixels to [s, t] of the others; its last layer starts at zero.
 
     `keeps` (size²,) repeats itself in blocks of block × block pixels: a block's kept pixels are channels of one place.
+    A checkerboard on 28×28 pixels, in blocks of 2×2, gives 14×14 places with two channels in and two times two out.
     """
     take, layers, rng = keras.ops.take, keras.layers, np.random.default_rng(seed)
     side = int(np.sqrt(len(keeps))) // block
     blocks = np.arange(len(keeps)).reshape(side, block, side, block).swapaxes(1, 2).ravel()
     kept, changed = blocks[keeps[blocks]], blocks[~keeps[blocks]]  # pixels, one block after the other
-    values = len(changed) // side**2
+    values = len(changed) // side**2  # changed pixels of a block
 
     def conv(filters, initializer=None):
         initializer = initializer or keras.initializers.HeNormal(seed=int(rng.integers(2**31)))
@@ -104,7 +105,7 @@ def ConvRealNVP(size=28, channels=32, couplings=8, residual_blocks=2, *, alpha=1
         A Flow over size² columns with the Gaussian prior. Train it with jit_compile=False: XLA is slow at convolutions.
     """
     for name, value in (("size", size), ("couplings", couplings)):
-        if nh._integer(name, value, 4) % 4:
+        if nh.as_integer(name, value, 4) % 4:
             raise ValueError(f"{name} must be a multiple of 4, got {value}")
     row, column = np.divmod(np.arange(size**2), size)
     layers = []
@@ -155,7 +156,7 @@ def inpaint(
         FloatingPointError: if a log-likelihood becomes NaN or infinite.
     """
     x = nh.as_matrix(x, flow.input_size, "x")
-    condition = nh._condition(condition, flow.condition_size, x)
+    condition = nh.as_condition(condition, flow.condition_size, x)
     known, free = _known_and_free(x, known, start, space)
     jit_compile = nice_backend.xla_pays(steps * len(x)) if jit_compile is None else bool(jit_compile)
     optimizer = optimizer or keras.optimizers.Adam(0.2)

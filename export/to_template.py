@@ -39,7 +39,7 @@ EXERCISES = {
     "p_Z.",
     "Flow.sample": "Draw z from self.prior and map it backward (ancestral sampling, NICE, section 2). For M "
     "conditions, checked by as_matrix, draw num_samples for each (tf.repeat) and reshape to (M, num_samples, D). "
-    "_integer refuses a negative num_samples; the same seed must give the same points.",
+    "as_integer refuses a negative num_samples; the same seed must give the same points.",
     "likelihood_step": "One step of Adam on the negative log-likelihood −mean(log p_Z(z) + log|det|) plus extra_loss "
     "(NICE, section 2): run flow._forward(x, condition, training=True) under a tf.GradientTape, give "
     "flow.optimizer.apply the gradients and flow.trainable_variables; return the mean nats and the extra loss or 0.",
