@@ -3,6 +3,7 @@
 #   PROFILE  smoke | default | full: the budget of every notebook
 #   SHEET    all | nice | inn | diary | ae: the notebooks of one exercise sheet
 #   HANDIN   the zip's name without its ending
+#   ONE      a name: the hand-in is one notebook and one page of this name, made of all the sheet's
 #   JOBS     notebooks that run at once; two hold up to 6 GB of memory
 #   TIMEOUT  seconds that one cell may take
 #   PYTHON   the Python (3.11–3.13) that the environment is made from
@@ -22,11 +23,13 @@ TIMEOUT ?= 3600
 PYTHON  ?= python3
 JOBS    ?= 2
 LAB     ?=
+ONE     ?=
 COLAB_PYTHON ?= $(or $(shell command -v python3.13),$(PYTHON))
 
 MODULES := $(sort $(wildcard nice_*.py))
-SHEET_nice  := 01 02
-SHEET_inn   := 03 04 05 06 07 08
+# As export/sheets.toml has them; a test compares.
+SHEET_nice  := 01 02 07 08
+SHEET_inn   := 03 04 05 06
 SHEET_diary := 09
 SHEET_ae    := 10
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
@@ -62,7 +65,7 @@ ISOLATED = JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= JUPYTER_DATA_DIR="$(CURDIR)/b
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
-	@echo "  with PROFILE=smoke|default|full|paper, SHEET=all|nice|inn|diary|ae, HANDIN=name of the zip, JOBS=notebooks at once"
+	@echo "  with PROFILE=smoke|default|full|paper, SHEET=all|nice|inn|diary|ae, HANDIN=name of the zip, ONE=name of one page for all, JOBS=notebooks at once"
 
 setup: $(ENV) ## create the environment in .venv
 
@@ -75,6 +78,7 @@ smoke: ## run every notebook in its smallest profile
 
 export-html: ## run the notebooks, export them as HTML, zip the hand-in
 	@$(MAKE) --no-print-directory -j$(JOBS) $(ZIP)
+	@$(PY) export/make_index.py $(RUN) $(SHEET) $(NAMES)
 	@echo "$(words $(PAGES)) pages in $(RUN), hand in $(ZIP)"
 
 submission: export-html ## the same, for those who look for this word
@@ -136,15 +140,24 @@ $(RUN)/%.ipynb: notebooks/%.ipynb $(MODULES) $(wildcard data/*.npz) | $(ENV)
 	  $(ISOLATED) $(PY) export/run_notebook.py $< $@ --profile $(PROFILE) --timeout $(TIMEOUT); \
 	  echo "$$line: done in $$SECONDS s"
 
-$(RUN)/%.html: $(RUN)/%.ipynb export/to_html.py export/convert.py export/page.css $(wildcard export/template/* export/fonts/*.woff2)
+$(RUN)/%.html: $(RUN)/%.ipynb export/to_html.py export/sheets.py export/sheets.toml export/convert.py export/page.css $(wildcard export/template/* export/fonts/*.woff2)
 	@$(ISOLATED) $(PY) export/to_html.py $< $@
 
 # The zip is made again when other notebooks or another profile are chosen, though no page may be newer than it.
 build/$(HANDIN).selection: FORCE
-	@mkdir -p $(@D) && echo '$(PAGES)' | cmp -s - $@ || echo '$(PAGES)' > $@
+	@mkdir -p $(@D) && echo '$(ONE) $(PAGES)' | cmp -s - $@ || echo '$(ONE) $(PAGES)' > $@
 
+ifeq ($(ONE),)
 $(ZIP): $(PAGES) build/$(HANDIN).selection
-	@$(PY) export/make_zip.py $@ $(PAGES) $(NAMES:%=$(RUN)/%.ipynb) $(MODULES)
+	@$(PY) export/make_index.py $(RUN) $(SHEET) $(NAMES) > /dev/null
+	@$(PY) export/make_zip.py $@ $(RUN)/index.html $(RUN)/modules.html $(PAGES) $(NAMES:%=$(RUN)/%.ipynb) $(MODULES)
+else
+$(ZIP): $(RUN)/one/$(ONE).html
+	@$(PY) export/make_zip.py $@ $(RUN)/one/$(ONE).html $(RUN)/one/$(ONE).ipynb
+
+$(RUN)/one/$(ONE).ipynb: $(PAGES) build/$(HANDIN).selection
+	@mkdir -p $(@D) && $(PY) export/merge.py $@ $(SHEET) $(NAMES:%=$(RUN)/%.ipynb)
+endif
 
 build/colab/%.ipynb: notebooks/%.ipynb $(MODULES) export/to_colab.py export/convert.py | $(ENV)
 	@mkdir -p $(@D) && $(PY) export/to_colab.py $< $@

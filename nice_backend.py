@@ -66,6 +66,9 @@ class FusedAdam(keras.optimizers.Adam):
         settings = {"lr": self.learning_rate, "beta1": self.beta_1, "beta2": self.beta_2, "epsilon": self.epsilon}
         settings |= {"beta1_power": self.beta_1**step, "beta2_power": self.beta_2**step}
         settings = {name: tf.convert_to_tensor(value, tf.float32) for name, value in settings.items()}
+        for w in trainable_variables if self.weight_decay else []:
+            if len(w.shape) > 1:  # as usual, no decay of biases and scales
+                w.assign(w.value * (1 - settings["lr"] * self.weight_decay))
         for w, m, v, gradient in zip(trainable_variables, self._momentums, self._velocities, grads, strict=True):
             handles = {"var": w.value.handle, "m": m.value.handle, "v": v.value.handle}
             tf.raw_ops.ResourceApplyAdam(**handles, **settings, grad=gradient)

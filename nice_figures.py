@@ -1,8 +1,10 @@
-"""What the pages show: one style, plots of points, densities, images and histories, and the numbers for results/."""
+"""What the pages show: one style, figures, answers, the source of the modules, and the numbers for results/."""
 
+import inspect
 import json
 import os
 import platform
+import textwrap
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import psutil
-from IPython.display import display
+from IPython.display import Markdown, display
 
 HERE = Path(__file__).resolve().parent
 
@@ -35,9 +37,32 @@ def set_style():
 
 
 def show(figure, alt):
-    """Display a figure with a description for readers who can't see it, and close it."""
-    display(figure, metadata={"image/png": {"alt": alt}})
+    """Display a figure with a description for readers who can't see it (line breaks are free), and close it."""
+    display(figure, metadata={"image/png": {"alt": " ".join(alt.split())}})
     plt.close(figure)
+
+
+def answer(item, text, holds):
+    """Show the answer to an item of the sheet: a plain first sentence, then the numbers that prove it.
+
+    Args:
+        item: the item's id in export/sheets.toml, for example "N7".
+        text: one paragraph of Markdown that a person wrote; numbers are fields of an f-string, line breaks are free.
+        holds: the condition under which the text is true, in terms of this run's variables, or None for pure theory.
+            Where it is False the page marks the answer, and the build says so.
+    """
+    holds, text = None if holds is None else bool(holds), " ".join(text.split())
+    data = {"text/markdown": f"> **{item}** · {text}", "text/plain": text}
+    display(data, raw=True, metadata={"answer": {"item": item, "holds": holds}})
+    if holds is False:
+        display(Markdown("> ⚠ The numbers of this run do not support this sentence."), metadata={"mark": item})
+
+
+def source(thing):
+    """Show the code of a class, method or function of the modules, and where it stands."""
+    code = textwrap.dedent(inspect.getsource(thing))
+    place = f"# {Path(inspect.getsourcefile(thing)).name}, from line {inspect.getsourcelines(thing)[1]}"
+    display(Markdown(f"```python\n{place}\n{code}```"))
 
 
 def plot_points(ax, x, title=None, *, color=BLUE, limits=None):
@@ -83,11 +108,14 @@ def plot_history(ax, history, label=None, *, color=BLUE):
     return ax
 
 
-def save_results(notebook, *, profile, **numbers):
-    """Write build/results/<notebook>.json: numbers, profile, versions, machine, date, seconds since the kernel began.
+_RECORDS = {}  # what this process has recorded, by notebook and profile
 
-    The profile "full" adds `_full` to the file's name. Numbers of the profile "smoke" mean nothing; they go to
-    build/smoke/.
+
+def save_results(notebook, *, profile, **numbers):
+    """Show numbers, and add them to build/results/<notebook>.json with versions, machine, date and seconds.
+
+    The first call of a process begins the file anew. The profile "full" adds `_full` to the file's name. Numbers of the
+    profile "smoke" mean nothing; they go to build/smoke/.
 
     Args:
         notebook: the file's name without its ending.
@@ -96,15 +124,18 @@ def save_results(notebook, *, profile, **numbers):
     Raises:
         ValueError: for a value that JSON can't hold, NaN among them, named by its key.
     """
-    record = {"notebook": notebook, "profile": profile}
+    new = {}
     for key, value in numbers.items():
         value = value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value
         if not isinstance(value, (str, int, float)) or (isinstance(value, float) and not np.isfinite(value)):
             raise ValueError(f"{key} must be a string or a finite number, got {value!r}")
-        record[key] = value
+        new[key] = value
+    record = _RECORDS.setdefault((notebook, profile), {"notebook": notebook, "profile": profile})
+    record |= new
     packages = ("tensorflow", "keras", "tensorflow_probability", "numpy")
     record |= {f"version_{package}": version(package) for package in packages}
     record |= {"version_python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+    # Seconds since the kernel began.
     record |= {"date": time.strftime("%Y-%m-%d"), "seconds": round(time.time() - psutil.Process().create_time(), 1)}
     name = f"{notebook}_full" if profile == "full" else notebook
     path = HERE / "build" / ("smoke" if profile == "smoke" else "results") / f"{name}.json"
@@ -112,3 +143,6 @@ def save_results(notebook, *, profile, **numbers):
     partial = path.with_name(f".{path.name}.{os.getpid()}")  # moved into place: the file is whole or not there
     partial.write_text(json.dumps(record, indent=1) + "\n")
     partial.replace(path)
+    print(
+        " · ".join(f"{key} {value:.5g}" if isinstance(value, float) else f"{key} {value}" for key, value in new.items())
+    )

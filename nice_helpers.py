@@ -117,7 +117,7 @@ def as_integer(name, value, least):
     return int(value)
 
 
-def mlp(input_size, output_size, *, hidden_size, hidden_layers, normalization=None, seed=None):
+def mlp(input_size, output_size, *, hidden_size, hidden_layers, normalization=None, residual=False, seed=None):
     """Build a fully connected ReLU network as a Keras model; its linear last layer starts at zero.
 
     With a last layer of zeros each coupling starts as the identity, so a deep flow starts without blowing up
@@ -125,6 +125,7 @@ def mlp(input_size, output_size, *, hidden_size, hidden_layers, normalization=No
 
     Args:
         normalization: None, "layer" or "batch": a Keras normalization before each activation.
+        residual: add to each hidden layer but the first what went into it.
         seed: of the initial weights; whatever np.random.default_rng takes.
     """
     if normalization not in (None, "layer", "batch"):
@@ -132,12 +133,13 @@ def mlp(input_size, output_size, *, hidden_size, hidden_layers, normalization=No
     normalize = {"layer": keras.layers.LayerNormalization, "batch": keras.layers.BatchNormalization}
     rng = np.random.default_rng(seed)
     inputs = h = keras.Input((input_size,))
-    for _ in range(hidden_layers):
+    for i in range(hidden_layers):
         initializer = keras.initializers.HeNormal(seed=int(rng.integers(2**31)))
-        h = keras.layers.Dense(int(hidden_size), kernel_initializer=initializer)(h)
+        before, h = h, keras.layers.Dense(int(hidden_size), kernel_initializer=initializer)(h)
         if normalization:
             h = normalize[normalization]()(h)
         h = keras.layers.Activation("relu")(h)
+        h = keras.layers.Add()([before, h]) if residual and i > 0 else h
     last = nice_backend.TwoColumns if output_size == 2 else keras.layers.Dense
     return keras.Model(inputs, last(output_size, kernel_initializer="zeros")(h))
 
@@ -511,7 +513,7 @@ def coupling_chain(coupling, input_size, couplings, *, split="odd-even", seed=No
 
     Args:
         coupling: AdditiveCoupling, AffineCoupling or a class made from one of them.
-        network: hidden_size, hidden_layers and normalization of each coupling's own `mlp`.
+        network: hidden_size, hidden_layers and more for each coupling's own `mlp`.
     """
     input_size, couplings = as_integer("input_size", input_size, 2), as_integer("couplings", couplings, 1)
     layers = []
@@ -529,12 +531,8 @@ def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
     Each coupling passes on the first half of the columns; its network has two hidden ReLU layers. Source: RealNVP,
     section 3; with a condition (N, condition_size), which every network sees, cINN, section 3.1.
 
-    Args:
-        blocks: the number of couplings.
-        seed: of the initial weights and the rotations.
-
     Returns:
-        A Flow over input_size columns with the Gaussian prior.
+        A Flow over input_size columns of so many couplings (blocks), with the Gaussian prior.
     """
     input_size, blocks = as_integer("input_size", input_size, 2), as_integer("blocks", blocks, 1)
     kept, changed = coupling_sizes(input_size)
@@ -570,7 +568,7 @@ def likelihood_step(flow, x, condition=None, extra_loss=None):
 
 
 def train_inn(
-    flow, x, condition=None, *, epochs, batch_size, learning_rate=1e-3, validation=None, augment=None,
+    flow, x, condition=None, *, epochs, batch_size, learning_rate=1e-3, weight_decay=0.0, validation=None, augment=None,
     extra_loss=None, callbacks=(), seed=0, jit_compile=None, verbose=True,
 ):  # fmt: skip
     """Fit a flow by maximum likelihood (NICE, section 2): Keras' fit with Adam on the negative log-likelihood.
@@ -584,6 +582,7 @@ def train_inn(
         condition: (N, C) for a conditional flow.
         epochs, batch_size: integers ≥ 1.
         learning_rate: a float, a Keras schedule over steps, or a function that makes one from the number of steps.
+        weight_decay: each step takes learning_rate · weight_decay of itself off each matrix (arXiv:1711.05101).
         validation: data (n, D), or a pair (data, condition), to evaluate after each epoch; augmented once.
         augment: function (batch, seed) → float32 batch, called on each batch, for example `dequantize`.
         extra_loss: function (flow, x, z, condition) → scalar, added to the negative log-likelihood.
@@ -602,11 +601,11 @@ def train_inn(
     """
     epochs, batch_size = as_integer("epochs", epochs, 1), as_integer("batch_size", batch_size, 1)
     x, condition = _training_data(flow, x, condition, augment)
+    validation = _validation_data(flow, validation, augment, seed)
     batch_size = min(batch_size, len(x))
     steps = -(-len(x) // batch_size)
     jit_compile = nice_backend.xla_pays(epochs * len(x)) if jit_compile is None else bool(jit_compile)
     order, epoch = tf.Variable(tf.zeros((steps, batch_size), tf.int32)), tf.Variable(0)  # set before each epoch
-    validation = _validation_data(flow, validation, augment, seed)
     report = nice_backend.EveryEpoch(order, epoch, len(x), seed, validation, verbose)
 
     def one_batch(i, total):
@@ -621,7 +620,7 @@ def train_inn(
 
     if callable(learning_rate) and not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         learning_rate = learning_rate(epochs * steps)
-    flow.compile(nice_backend.FusedAdam(learning_rate))
+    flow.compile(nice_backend.FusedAdam(learning_rate, weight_decay=weight_decay))
     flow.optimizer.build(flow.trainable_variables)
     flow.train_function = lambda iterator: one_epoch()  # in place of the one that Keras makes for a batch
     try:

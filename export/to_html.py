@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import nh3
+import sheets
 from bs4 import BeautifulSoup
 from convert import command_line, write_whole
 from jinja2 import pass_context
@@ -157,8 +158,35 @@ class PageExporter(HTMLExporter):
         """Return the page as a string, and nbconvert's resources."""
         font = base64.b64encode((HERE / FONT).read_bytes()).decode()
         style = (HERE / "page.css").read_text(encoding="utf-8").replace(FONT, f"data:font/woff2;base64,{font}")
-        html, resources = super().from_notebook_node(nb, (resources or {}) | {"page_style": style}, **options)
-        return finish(BeautifulSoup(html, "html.parser"), resources["metadata"]["name"]), resources
+        for cell in nb.cells:  # the page marks an answer in its own way
+            if cell.cell_type == "code":
+                cell.outputs = [output for output in cell.outputs if "mark" not in output.get("metadata", {})]
+        smoke = sheets.is_smoke(nb)
+        resources = (resources or {}) | {"page_style": style, "smoke": smoke, "answer": sheets.as_answer}
+        html, resources = super().from_notebook_node(nb, resources, **options)
+        soup = BeautifulSoup(html, "html.parser")
+        add_glance(soup, sheets.answers(nb), smoke)
+        return finish(soup, resources["metadata"]["name"]), resources
+
+
+def add_glance(soup, answers, smoke):
+    """Add below the title's cell the table of the page's questions and answers, and in smoke a banner."""
+    title = soup.main.find("h1")
+    after = title.find_parent(class_="prose") if title else None
+    if answers and after:
+        questions = sheets.items()
+        rows = [
+            f'<tr><th><a href="#answer-{a.item}">{a.item}</a></th>'
+            f"<td>{escape(questions[a.item]['question']) if a.item in questions else ''}</td>"
+            f'<td><a href="#answer-{a.item}">{escape(a.first_sentence)}</a></td></tr>'
+            for a in answers
+        ]
+        head = "<thead><tr><th>item</th><th>question</th><th>answer</th></tr></thead>"
+        table = f'<h2>At a glance</h2><table class="glance">{head}<tbody>{"".join(rows)}</tbody></table>'
+        after.insert_after(BeautifulSoup(table, "html.parser"))
+    if smoke:
+        banner = "A run in the profile <code>smoke</code>, which checks that all cells run: its numbers mean nothing."
+        soup.main.insert(0, BeautifulSoup(f'<p class="banner">{banner}</p>', "html.parser"))
 
 
 def finish(soup, name):

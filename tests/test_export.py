@@ -117,7 +117,7 @@ def test_make_builds_the_hand_in_once(project):
     assert first.returncode == 0, first.stderr
     assert "[1/2] 01_one" in first.stdout and "[2/2] 02_two" in first.stdout
     archive = project / "build/ex03.zip"
-    names = ["01_one.html", "01_one.ipynb", "02_two.html", "02_two.ipynb", *MODULES]
+    names = ["01_one.html", "01_one.ipynb", "02_two.html", "02_two.ipynb", "index.html", "modules.html", *MODULES]
     assert zipfile.ZipFile(archive).namelist() == names
     before = archive.read_bytes()
     again = make(project, "export-html", "HANDIN=ex03")

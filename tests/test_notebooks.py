@@ -31,7 +31,9 @@ def test_nothing_of_a_run_is_stored(notebook):
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert notebook.metadata.kernelspec.name == "python3"
     for cell in notebook.cells:
-        assert set(cell.metadata) <= {"tags"}
+        folded = "fold" in cell.metadata.get("tags", [])  # folded on the page and in JupyterLab
+        assert set(cell.metadata) <= {"tags", "jupyter"}
+        assert cell.metadata.get("jupyter", {}) == ({"source_hidden": True} if folded else {})
         assert not cell.get("outputs") and cell.get("execution_count") is None, cell.source
 
 
@@ -57,10 +59,13 @@ def test_one_parameters_cell_with_a_budget_for_each_profile(notebook):
 
 def test_the_sections_a_reader_expects(notebook):
     prose = [c.source for c in notebook.cells if c.cell_type == "markdown"]
-    assert prose[0].startswith("# ") and "## Question" in prose[0]
     headings = [line for source in prose for line in source.splitlines() if line.startswith("## ")]
-    assert headings[0] == "## Question"
-    assert headings[-2:] == ["## Findings", "## References"]
+    assert prose[0].startswith("# ")
+    assert headings[-1] == "## References"
+    if any("nf.answer(" in cell.source for cell in notebook.cells):  # the others get their answers one after the other
+        assert headings[-2] == "## What I would tell a friend"
+    else:
+        assert headings[0] == "## Question" and headings[-2] == "## Findings"
 
 
 def test_prose_before_code_and_cells_of_readable_size(notebook):
@@ -69,13 +74,13 @@ def test_prose_before_code_and_cells_of_readable_size(notebook):
     assert lines[-1] <= 25
     assert lines[len(lines) // 2] <= 9
     words = sum(len(c.source.split()) for c in notebook.cells if c.cell_type == "markdown")
-    assert 300 <= words <= 1400
+    assert 300 <= words <= 2000
 
 
 def test_results_are_saved_under_the_notebooks_name():
     for path in NOTEBOOKS:
         source = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
-        assert f'nf.save_results(\n    "{path.stem}",' in source, path.name
+        assert re.search(rf'nf.save_results[(,]\s*"{path.stem}", ', source.replace("\n", " ")), path.name
 
 
 def test_every_figure_has_a_description(notebook):
@@ -96,10 +101,11 @@ def test_the_outlier_threshold_never_sees_test_data():
     path = ROOT / "notebooks" / "08_outlier_detection.ipynb"
     cells = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
     (chosen,) = [source for source in cells if re.search(r"^threshold = ", source, re.MULTILINE)]
-    names = {"np": np, "nice": {"mnist": "flow"}, "log_prob": lambda flow, x: -np.asarray(x, float)}
-    exec(chosen, names | {"VALIDATION": {"mnist": range(101)}}, found := {})  # anything else would be a NameError
+    names = {"np": np, "nices": ["flow"], "log_prob": lambda flow, x: -np.asarray(x, float)}
+    lines = chosen[: chosen.index("\n", chosen.index("threshold = "))]
+    exec(lines, names | {"VALIDATION": {"mnist": range(101)}}, found := {})  # anything else would be a NameError
     assert found["threshold"] == -95
     assert sum("threshold =" in source for source in cells) == 1
     split = next(source for source in cells if "VALIDATION = {" in source)
     train, validation = (re.search(rf"^{name} = .*", split, re.MULTILINE)[0] for name in ("TRAIN", "VALIDATION"))
-    assert ".x_train[:cut]" in train and ".x_train[cut:count]" in validation
+    assert ".x_train[:cut]" in train and ".x_train[cut :" in validation

@@ -28,12 +28,14 @@ def test_it_finds_the_maximum_likelihood_gaussian():
     assert history["nats"].iloc[-1] == pytest.approx(entropy, abs=0.02)
 
 
-def test_the_steps_are_those_of_keras_adam():
+@pytest.mark.parametrize("decay", [0.0, 3.0])
+def test_the_steps_are_those_of_keras_adam(decay):
     x, _ = sample_data(100, 3)
     rate = keras.optimizers.schedules.CosineDecay(0.01, 20)
     flow, plain = (randomize(nh.NICE(3, 8, 1, seed=1)) for _ in range(2))
-    nh.train_inn(flow, x, epochs=20, batch_size=100, learning_rate=rate, verbose=False)
-    optimizer, weights = keras.optimizers.Adam(rate), plain.trainable_variables
+    nh.train_inn(flow, x, epochs=20, batch_size=100, learning_rate=rate, weight_decay=decay, verbose=False)
+    optimizer, weights = keras.optimizers.Adam(rate, weight_decay=decay), plain.trainable_variables
+    optimizer.exclude_from_weight_decay([w for w in weights if len(w.shape) < 2])  # we shrink matrices only
     start = [w.numpy() for w in weights]
     for _ in range(20):
         with tf.GradientTape() as tape:

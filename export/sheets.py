@@ -1,0 +1,53 @@
+"""The manifest sheets.toml, and the answers that an executed notebook gives to its items."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Answer(NamedTuple):
+    """An answer as `nice_figures.answer` has shown it; `holds` is None for pure theory."""
+
+    item: str
+    text: str
+    holds: bool | None
+
+    @property
+    def first_sentence(self):
+        """Return the text up to its first full stop that a space follows, without Markdown's stars."""
+        return re.match(r".+?[.!?](?=\s|$)|.+", self.text.replace("*", ""), re.DOTALL)[0].replace("\n", " ")
+
+
+def load():
+    """Return the manifest as a dict of sheets, each with its title, notebooks and items."""
+    with (Path(__file__).resolve().parent / "sheets.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
+def items():
+    """Return a dict of all items by id."""
+    return {item["id"]: item for sheet in load().values() for item in sheet.get("items", [])}
+
+
+def answers(notebook):
+    """Return the answers in a notebook's outputs, in order."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [found for output in outputs if (found := as_answer(output))]
+
+
+def as_answer(output):
+    """Return an output as an Answer, or None if it is something else."""
+    told = output.get("metadata", {}).get("answer", {})
+    if not re.fullmatch(r"[A-Z]\d+(\.\d+|[a-z])?", told.get("item", "")):
+        return None
+    text = output.data.get("text/markdown", "").removeprefix(f"> **{told['item']}** · ")
+    return Answer(told["item"], text, told.get("holds"))
+
+
+def is_smoke(notebook):
+    """Return whether a notebook was run in the profile that only checks that all cells run."""
+    tags = ("parameters", "injected-parameters")
+    sources = [cell.source for cell in notebook.cells if set(tags) & set(cell.metadata.get("tags", []))]
+    chosen = re.findall(r'^PROFILE = "(\w+)"', "\n".join(sources), re.MULTILINE)
+    return chosen[-1:] == ["smoke"]
