@@ -113,12 +113,20 @@ def test_only_an_answer_that_the_numbers_contradict_is_marked(holds, profile, ma
     assert "> no" not in html.get_text()
 
 
-def test_nf_answer_shows_what_the_exporter_reads(capsys):
-    code = "import nice_figures as nf\nnf.answer('N2', 'Two\\n   lines.', 1 > 2)\nnf.source(nf.show)"
-    shell = "from IPython.testing.globalipapp import start_ipython; from IPython.utils.capture import capture_output\n"
-    run = f"{shell}ip = start_ipython()\nwith capture_output() as c: ip.run_cell({code!r})\n"
-    run += "for o in c.outputs: print(o.metadata, o.data.get('text/markdown'))"
-    out = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, cwd=ROOT).stdout
+SHELL = """
+from IPython.testing.globalipapp import start_ipython
+from IPython.utils.capture import capture_output
+shell = start_ipython()
+shell.display_formatter.active_types = shell.display_formatter.format_types
+with capture_output() as captured:
+    shell.run_cell("import nice_figures as nf; nf.answer('N2', 'Two\\\\n   lines.', 1 > 2); nf.source(nf.show)")
+for output in captured.outputs:
+    print(output.metadata, output.data.get("text/markdown"))
+"""
+
+
+def test_nf_answer_shows_what_the_exporter_reads():
+    out = subprocess.run([sys.executable, "-c", SHELL], capture_output=True, text=True, cwd=ROOT).stdout
     assert "{'answer': {'item': 'N2', 'holds': False}} > **N2** · Two lines." in out
     assert "{'mark': 'N2'}" in out
     assert "```python\n# nice_figures.py, from line" in out and "def show(figure, alt):" in out
