@@ -15,8 +15,8 @@ class Answer(NamedTuple):
 
     @property
     def first_sentence(self):
-        """Return the text up to its first full stop that a space follows, without Markdown's stars."""
-        return re.match(r".+?[.!?](?=\s|$)|.+", self.text.replace("*", ""), re.DOTALL)[0].replace("\n", " ")
+        """Return the text up to its first full stop that a space follows, without Markdown's stars and dollars."""
+        return re.match(r".+?[.!?](?=\s|$)|.+|$", re.sub(r"[*$]", "", self.text), re.DOTALL)[0]
 
 
 def load():
