@@ -561,7 +561,7 @@ def likelihood_step(flow, x, condition=None, extra_loss=None):
         extra = extra_loss(flow, x, z, condition) if extra_loss else tf.constant(0.0)
         loss = extra - nats
     weights = flow.trainable_variables
-    # Zero where a weight has no part in the loss, as a network that only a bottleneck would use.
+    # Zero for a weight that has no part in the loss.
     gradients = tape.gradient(loss, [w.value for w in weights], unconnected_gradients="zero")
     flow.optimizer.apply(gradients, weights)
     return nats, extra

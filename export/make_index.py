@@ -56,8 +56,9 @@ def mark(answer, notebook):
 
 def modules():
     """Return the Markdown of the page with the modules' code."""
-    parts = [f"## {path.name}\n\n```python\n{path.read_text(encoding='utf-8')}```" for path in ROOT.glob("nice_*.py")]
-    return "\n\n".join(["# The modules that the notebooks import", *sorted(parts)])
+    paths = sorted(ROOT.glob("nice_*.py"), key=lambda path: (path.stem != "nice_helpers", path.name))
+    parts = [f"## {path.name}\n\n```python\n{path.read_text(encoding='utf-8')}```" for path in paths]
+    return "\n\n".join(["# The modules that the notebooks import", *parts])
 
 
 def page(markdown, output):
