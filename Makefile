@@ -24,7 +24,7 @@ PYTHON  ?= python3
 JOBS    ?= 2
 LAB     ?=
 ONE     ?=
-COLAB_PYTHON ?= $(or $(shell command -v python3.13),$(PYTHON))
+COLAB_PYTHON ?= $(or $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null),$(PYTHON))
 
 MODULES := $(sort $(wildcard nice_*.py))
 # As export/sheets.toml has them; a test compares.
