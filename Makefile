@@ -65,7 +65,7 @@ ISOLATED = JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= JUPYTER_DATA_DIR="$(CURDIR)/b
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
-	@echo "  with PROFILE=smoke|default|full|paper, SHEET=all|nice|inn|diary|ae, HANDIN=name of the zip, ONE=name of one page for all, JOBS=notebooks at once"
+	@echo "  with PROFILE=smoke|default|full, SHEET=all|nice|inn|diary|ae, HANDIN=name of the zip, ONE=name of one page for all, JOBS=notebooks at once"
 
 setup: $(ENV) ## create the environment in .venv
 
@@ -78,7 +78,7 @@ smoke: ## run every notebook in its smallest profile
 
 export-html: ## run the notebooks, export them as HTML, zip the hand-in
 	@$(MAKE) --no-print-directory -j$(JOBS) $(ZIP)
-	@$(PY) export/make_index.py $(RUN) $(SHEET) $(NAMES)
+	@$(PY) export/sheets.py $(RUN) $(NAMES)
 	@echo "$(words $(PAGES)) pages in $(RUN), hand in $(ZIP)"
 
 submission: export-html ## the same, for those who look for this word
@@ -149,7 +149,7 @@ build/$(HANDIN).selection: FORCE
 
 ifeq ($(ONE),)
 $(ZIP): $(PAGES) build/$(HANDIN).selection
-	@$(PY) export/make_index.py $(RUN) $(SHEET) $(NAMES) > /dev/null
+	@$(PY) export/make_index.py $(RUN) $(SHEET) $(NAMES)
 	@$(PY) export/make_zip.py $@ $(RUN)/index.html $(RUN)/modules.html $(PAGES) $(NAMES:%=$(RUN)/%.ipynb) $(MODULES)
 else
 $(ZIP): $(RUN)/one/$(ONE).html

@@ -1,7 +1,7 @@
 """Write index.html and modules.html beside the pages: `python make_index.py FOLDER SHEET NAME…`.
 
 The index has the sheet's items in order, each with the first sentence of its answer and a link to it; the other page
-has the code of the modules. Prints which answers the numbers of this run do not support.
+has the code of the modules.
 """
 
 import sys
@@ -38,9 +38,7 @@ def index(folder, sheet, names):
     if others:
         lines += ["", "## More", "", *(f"- [{heading(name, executed[name])}]({name}.html)" for name in others)]
     lines += ["", "The code that the notebooks import: [the modules](modules.html)."]
-    return "\n".join(lines), [
-        f"{item} ({name})" for item, (name, answer) in found.items() if mark(answer, executed[name])
-    ]
+    return "\n".join(lines)
 
 
 def heading(name, notebook):
@@ -50,8 +48,8 @@ def heading(name, notebook):
 
 
 def mark(answer, notebook):
-    """Return what marks an answer that the run's numbers do not support; in smoke nothing is claimed."""
-    return " **(not supported by this run)**" if answer.holds is False and not sheets.is_smoke(notebook) else ""
+    """Return what marks an answer that the run's numbers do not support."""
+    return " **(not supported by this run)**" if sheets.is_contradicted(answer, notebook) else ""
 
 
 def modules():
@@ -72,13 +70,10 @@ def page(markdown, output):
 
 
 def main(folder, sheet, *names):
-    """Write both pages and say what is not supported."""
+    """Write both pages."""
     folder = Path(folder)
-    text, unsupported = index(folder, sheet, names)
-    page(text, folder / "index.html")
+    page(index(folder, sheet, names), folder / "index.html")
     page(modules(), folder / "modules.html")
-    if unsupported:
-        print("not supported by the numbers of this run: " + ", ".join(unsupported))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
-"""The manifest sheets.toml, and the answers that an executed notebook gives to its items."""
+"""The manifest sheets.toml, and the answers that executed notebooks give to its items.
+
+`python sheets.py FOLDER NAME…` lists the answers that the numbers of a run do not support.
+"""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
+
+import nbformat
 
 
 class Answer(NamedTuple):
@@ -51,3 +57,22 @@ def is_smoke(notebook):
     sources = [cell.source for cell in notebook.cells if set(tags) & set(cell.metadata.get("tags", []))]
     chosen = re.findall(r'^PROFILE = "(\w+)"', "\n".join(sources), re.MULTILINE)
     return chosen[-1:] == ["smoke"]
+
+
+def is_contradicted(answer, notebook):
+    """Return whether the run's numbers do not support an answer; in smoke nothing is claimed."""
+    return answer.holds is False and not is_smoke(notebook)
+
+
+def main(folder, *names):
+    """Say which answers of these executed notebooks their numbers do not support."""
+    found = []
+    for name in names:
+        notebook = nbformat.read(Path(folder) / f"{name}.ipynb", as_version=4)
+        found += [f"{answer.item} ({name})" for answer in answers(notebook) if is_contradicted(answer, notebook)]
+    if found:
+        print("not supported by the numbers of this run: " + ", ".join(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
