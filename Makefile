@@ -11,6 +11,8 @@
 #   COLAB_PYTHON  the Python that colab-check makes its environment from, Colab's 3.13 where there is one
 
 SHELL := /bin/bash
+# GNU make 3.81, as macOS has it, knows no .SHELLFLAGS: steps of one recipe are joined by &&, and no exit status goes
+# into a pipe.
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -32,16 +34,28 @@ SHEET_nice  := 01 02 07 08
 SHEET_inn   := 03 04 05 06
 SHEET_diary := 09
 SHEET_ae    := 10
-NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+# A name with a space, as a browser gives it to a second download, is no name to make.
+SPACED := $(shell ls notebooks 2>/dev/null | grep '[[:space:]].*[.]ipynb$$')
+ifneq ($(SPACED),)
+  $(warning left out, rename what has a space in its name: $(SPACED))
+endif
+NOTEBOOKS := $(sort $(foreach name,$(wildcard notebooks/*.ipynb),$(wildcard $(name))))
+ifeq ($(filter $(PROFILE),smoke default full),)
+  $(error PROFILE must be smoke, default or full, got '$(PROFILE)')
+endif
+ifneq ($(words $(HANDIN))$(words $(ONE)),1$(if $(ONE),1,0))
+  $(error HANDIN and ONE must be names without spaces, got '$(HANDIN)' and '$(ONE)')
+endif
 ifneq ($(SHEET),all)
   ifndef SHEET_$(SHEET)
     $(error SHEET must be all, nice, inn, diary or ae, got '$(SHEET)')
   endif
   NOTEBOOKS := $(foreach number,$(SHEET_$(SHEET)),$(filter notebooks/$(number)_%,$(NOTEBOOKS)))
-  ifeq ($(NOTEBOOKS),)
-    $(error the sheet '$(SHEET)' has no notebook yet)
-  endif
 endif
+ifeq ($(strip $(NOTEBOOKS)),)
+  $(error there is no notebook of the sheet '$(SHEET)' in notebooks/)
+endif
+OWN_MODULES := $(sort $(wildcard notebooks/*.py))
 NAMES := $(NOTEBOOKS:notebooks/%.ipynb=%)
 
 RUN   := build/$(PROFILE)
@@ -49,7 +63,16 @@ PAGES := $(NAMES:%=$(RUN)/%.html)
 ZIP   := build/$(HANDIN).zip
 ENV   := .venv/installed
 DEV   := .venv/installed-dev
-PY    := .venv/bin/python
+# What in a user's environment could lead a run astray.
+ASTRAY := PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE MPLBACKEND MATPLOTLIBRC KERAS_BACKEND TF_USE_LEGACY_KERAS
+PY    := env $(ASTRAY:%=-u %) .venv/bin/python
+# After a system upgrade the environment's Python may be gone: then it is made anew.
+ifneq ($(wildcard .venv/installed),)
+  ifneq ($(shell .venv/bin/python -c 'print(1)' 2>/dev/null),1)
+    $(shell rm -f .venv/installed .venv/installed-dev)
+    BROKEN := --clear
+  endif
+endif
 COLAB := .venv-colab/installed
 BENCH := .venv-bench/installed
 LOWEST := .venv-lowest/installed
@@ -122,7 +145,7 @@ clean: ## remove build/ and the environments
 $(ENV): requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Python 3.11 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version). Try make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(BROKEN) .venv
 	$(PY) -m pip install --quiet -r requirements.txt -c constraints.txt
 	touch $@
 
@@ -134,10 +157,10 @@ $(DEV): $(ENV) requirements-dev.txt
 executed: $(NAMES:%=$(RUN)/%.ipynb)
 
 # Each step writes to a name of its own and moves the whole file into place.
-$(RUN)/%.ipynb: notebooks/%.ipynb $(MODULES) $(wildcard data/*.npz) | $(ENV)
+$(RUN)/%.ipynb: notebooks/%.ipynb $(MODULES) $(OWN_MODULES) $(wildcard data/*.npz) | $(ENV)
 	@rm -f $(ZIP) && mkdir -p $(RUN) build/home
-	@line="[$$(printf '%s\n' $(NAMES) | grep -nx '$*' | cut -d: -f1)/$(words $(NAMES))] $*"; echo "$$line"; \
-	  $(ISOLATED) $(PY) export/run_notebook.py $< $@ --profile $(PROFILE) --timeout $(TIMEOUT); \
+	@line="[$$(printf '%s\n' $(NAMES) | grep -nx '$*' | cut -d: -f1)/$(words $(NAMES))] $*" && echo "$$line" && \
+	  $(ISOLATED) $(PY) export/run_notebook.py $< $@ --profile $(PROFILE) --timeout $(TIMEOUT) && \
 	  echo "$$line: done in $$SECONDS s"
 
 $(RUN)/%.html: $(RUN)/%.ipynb export/to_html.py export/sheets.py export/sheets.toml export/convert.py export/page.css $(wildcard export/template/* export/fonts/*.woff2)
@@ -150,7 +173,7 @@ build/$(HANDIN).selection: FORCE
 ifeq ($(ONE),)
 $(ZIP): $(PAGES) build/$(HANDIN).selection
 	@$(PY) export/make_index.py $(RUN) $(SHEET) $(NAMES)
-	@$(PY) export/make_zip.py $@ $(RUN)/index.html $(RUN)/modules.html $(PAGES) $(NAMES:%=$(RUN)/%.ipynb) $(MODULES)
+	@$(PY) export/make_zip.py $@ $(RUN)/index.html $(RUN)/modules.html $(PAGES) $(NAMES:%=$(RUN)/%.ipynb) $(MODULES) $(OWN_MODULES)
 else
 $(ZIP): $(RUN)/one/$(ONE).html
 	@$(PY) export/make_zip.py $@ $(RUN)/one/$(ONE).html $(RUN)/one/$(ONE).ipynb

@@ -1,4 +1,4 @@
-"""The machinery behind the flows: TensorFlow's quiet start, tricks for speed, and what is done after each epoch.
+"""The machinery behind the flows: TensorFlow's quiet start, checks of input, tricks for speed, each epoch's end.
 
 A reader who wants to know flows needs none of it. Each trick stands here with its reason and what it gained on two
 cores; without them all results are the same up to rounding.
@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import time
+from numbers import Real
 
 
 @contextlib.contextmanager
@@ -46,6 +47,60 @@ with _quiet_start():
     tf.config.list_physical_devices()  # so is the search for a GPU
     tf.function(lambda: tf.zeros(1) + 1, jit_compile=True)()  # and TF 2.20's first use of XLA
 tf.get_logger().setLevel("ERROR")  # its warnings of retracing count every new flow as a retrace
+
+
+# ---- Checks of input -------------------------------------------------------------------------------------------
+
+
+def as_matrix(values, columns, name):
+    """Return `values` as a float32 tensor (N, columns), or raise a ValueError that says what is wrong with it."""
+    if not tf.is_tensor(values):
+        values = np.asarray(values)
+        if values.dtype.kind not in "fiu":
+            raise ValueError(f"{name} must be an array of real numbers, got dtype {values.dtype}")
+    if len(values.shape) != 2 or values.shape[1] != columns:
+        raise ValueError(f"{name} must have shape (N, {columns}), got {tuple(values.shape)}")
+    values = tf.cast(values, tf.float32)
+    if hasattr(values, "numpy") and not np.isfinite(values.numpy()).all():  # in a graph there are no values yet
+        bad = int((~np.isfinite(values.numpy())).sum())
+        raise ValueError(f"{name} must be finite in float32, got {bad} NaN or infinite values")
+    return values
+
+
+def as_sample(x, columns):
+    """Return `x` as a matrix to start a flow from; raises a ValueError for no rows, or a spread that float32 loses."""
+    values = as_matrix(x, columns, "x")
+    if len(values) == 0:
+        raise ValueError("x must have at least one sample, got 0")
+    given, kept = (np.asarray(array, np.float64).std(0) for array in (x, values))
+    if (np.abs(kept - given) > 0.1 * given).any():
+        raise ValueError("x must keep its spread in float32, got a mean that is too large for it: take the mean off")
+    return values
+
+
+def as_condition(condition, size, values):
+    """Return the condition (N, size) of the samples `values`, checked; where size is 0 a matrix without columns."""
+    rows = values.shape[0] if values.shape[0] is not None else tf.shape(values)[0]
+    if condition is None:
+        if size:
+            raise ValueError(f"condition must have shape (N, {size}), got None")
+        return tf.zeros((rows, 0))
+    if not size and tuple(np.shape(condition))[-1:] != (0,):
+        raise ValueError(f"condition must be None, as condition_size is 0, got shape {tuple(np.shape(condition))}")
+    condition = as_matrix(condition, size, "condition")
+    if None not in (condition.shape[0], values.shape[0]) and condition.shape[0] != values.shape[0]:
+        raise ValueError(f"condition must have one row for each of {values.shape[0]} samples, got {condition.shape[0]}")
+    return condition
+
+
+def as_integer(name, value, least):
+    """Return `value` as an int, or raise a ValueError."""
+    if not isinstance(value, Real) or value % 1 or value < least:
+        raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
+    return int(value)
+
+
+# ---- Tricks for speed ------------------------------------------------------------------------------------------
 
 
 def xla_pays(samples):

@@ -5,7 +5,7 @@ log-determinant is log|det dz/dx|, that of `forward`. Likelihoods are natural lo
 space. N counts samples, D dimensions, C the columns of a condition; arrays are (N, D) and float32.
 
 Beside it: nice_images (flows on images), nice_data (images, toy sets), nice_evaluation (scores), nice_figures (plots,
-results), nice_backend (what makes TensorFlow quiet and fast).
+results), nice_backend (what makes TensorFlow quiet and fast, checks of input).
 
 Sources:
     NICE     Dinh, Krueger, Bengio: NICE: Non-linear Independent Components Estimation, 2014, arXiv:1410.8516
@@ -16,9 +16,9 @@ Sources:
 """
 
 import warnings
-from numbers import Real
 
 import nice_backend  # first: it lets TensorFlow start quietly
+from nice_backend import as_condition, as_integer, as_matrix, as_sample
 
 import keras
 import numpy as np
@@ -56,7 +56,19 @@ def dequantize(x, seed, levels=256):
 
     Returns:
         A float32 tensor (N, D) in [0, 1].
+
+    Raises:
+        ValueError: for values that are no whole numbers from 0 to levels − 1 (not within a graph).
     """
+    if not tf.is_tensor(x) or hasattr(x, "numpy"):
+        values = np.asarray(x)
+        low, high = (values.min(), values.max()) if values.size else (0, 0)
+        if (
+            values.dtype.kind not in "fiu"
+            or not 0 <= low <= high < levels
+            or (values.dtype.kind == "f" and (values % 1).any())
+        ):
+            raise ValueError(f"x must be whole numbers 0…{levels - 1}, got {values.dtype} from {low:.4g} to {high:.4g}")
     x, seed = tf.cast(x, tf.float32), tf.convert_to_tensor(seed, tf.int32)
     seed = tf.stack([seed, 0]) if seed.shape.rank == 0 else seed
     # Philox by name: the generator that XLA chooses for itself took half of the time of a training step of NICE.
@@ -77,43 +89,6 @@ def bits_per_dim(nats, dimensions, levels=256):
 
 
 # ---- Transforms ------------------------------------------------------------------------------------------------
-
-
-def as_matrix(values, columns, name):
-    """Return `values` as a float32 tensor (N, columns), or raise a ValueError that says what is wrong with it."""
-    if not tf.is_tensor(values):
-        values = np.asarray(values)
-        if values.dtype.kind not in "fiu":
-            raise ValueError(f"{name} must be an array of real numbers, got dtype {values.dtype}")
-    if len(values.shape) != 2 or values.shape[1] != columns:
-        raise ValueError(f"{name} must have shape (N, {columns}), got {tuple(values.shape)}")
-    values = tf.cast(values, tf.float32)
-    if hasattr(values, "numpy") and not np.isfinite(values.numpy()).all():  # in a graph there are no values yet
-        bad = int((~np.isfinite(values.numpy())).sum())
-        raise ValueError(f"{name} must be finite in float32, got {bad} NaN or infinite values")
-    return values
-
-
-def as_condition(condition, size, values):
-    """Return the condition (N, size) of the samples `values`, checked; where size is 0 a matrix without columns."""
-    rows = values.shape[0] if values.shape[0] is not None else tf.shape(values)[0]
-    if condition is None:
-        if size:
-            raise ValueError(f"condition must have shape (N, {size}), got None")
-        return tf.zeros((rows, 0))
-    if not size and tuple(np.shape(condition))[-1:] != (0,):
-        raise ValueError(f"condition must be None, as condition_size is 0, got shape {tuple(np.shape(condition))}")
-    condition = as_matrix(condition, size, "condition")
-    if None not in (condition.shape[0], values.shape[0]) and condition.shape[0] != values.shape[0]:
-        raise ValueError(f"condition must have one row for each of {values.shape[0]} samples, got {condition.shape[0]}")
-    return condition
-
-
-def as_integer(name, value, least):
-    """Return `value` as an int, or raise a ValueError."""
-    if not isinstance(value, Real) or value % 1 or value < least:
-        raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
-    return int(value)
 
 
 def mlp(input_size, output_size, *, hidden_size, hidden_layers, normalization=None, residual=False, seed=None):
@@ -151,6 +126,8 @@ class _Transform(keras.layers.Layer):
 
     def __init__(self, input_size, condition_size=0, **kwargs):
         super().__init__(**kwargs)
+        if self.dtype_policy.name != "float32":
+            raise ValueError(f"flows compute in float32 only, got Keras' policy {self.dtype_policy.name}")
         self.input_size = as_integer("input_size", input_size, 2)
         self.condition_size = as_integer("condition_size", condition_size, 0)
         self.built = True  # its weights are made at once, not at Keras' first call
@@ -329,7 +306,7 @@ class DiagonalScaling(_Transform):
 
     def adapt(self, x, stddev=1.0):
         """Set s and m so that the columns of x (N, D) get mean 0 and this deviation; constant ones keep s = 0."""
-        x = as_matrix(x, self.input_size, "x").numpy().astype(np.float64)
+        x = as_sample(x, self.input_size).numpy().astype(np.float64)
         mean, spread = x.mean(0), x.std(0)
         constant = spread <= 1e-6 * np.maximum(1.0, np.abs(mean))
         self.log_scale.assign(np.where(constant, 0.0, np.log(stddev / np.where(constant, 1.0, spread))))
@@ -349,11 +326,18 @@ class Logit(_Transform):
     def forward(self, x, condition=None, training=False):
         """Map data x (N, D) in [0, 1] to code z (N, D); also log|det dz/dx| (N,) in nats."""
         x, _ = self._inputs(x, condition, "x")
+        self.check(x)
         p = self.alpha + (1 - 2 * self.alpha) * x
-        if hasattr(p, "numpy") and not ((p.numpy() > 0) & (p.numpy() < 1)).all():
-            raise ValueError(f"x must lie in [0, 1] for Logit, got [{x.numpy().min():.4g}, {x.numpy().max():.4g}]")
         log_p, log_q = tf.math.log(p), tf.math.log1p(-p)
         return log_p - log_q, tf.reduce_sum(np.log(1 - 2 * self.alpha) - log_p - log_q, 1)
+
+    def check(self, x):
+        """Raise a ValueError if values lie where the logit is not finite; Flow does so before a graph is entered."""
+        if hasattr(x, "numpy") and len(x):
+            low, high = x.numpy().min(), x.numpy().max()
+            margin = self.alpha / (1 - 2 * self.alpha)
+            if not -margin < low <= high < 1 + margin:
+                raise ValueError(f"x must lie in [0, 1] for Logit, got [{low:.4g}, {high:.4g}]")
 
     def backward(self, z, condition=None):
         """Map code z (N, D) to data x (N, D); codes of no image come out up to α/(1 − 2α) beyond [0, 1]."""
@@ -392,8 +376,15 @@ class Flow(keras.Model):
         self.transforms, self.input_size, self.condition_size = transforms, sizes[0], max(conditions, default=0)
         self.prior_name = prior if isinstance(prior, str) else None
         self.prior = PRIORS[prior](self.input_size) if isinstance(prior, str) else prior
-        if tuple(self.prior.event_shape) != (self.input_size,):
-            raise ValueError(f"prior must be over ({self.input_size},), got {tuple(self.prior.event_shape)}")
+        shape = tuple(self.prior.batch_shape) + tuple(self.prior.event_shape)
+        if tuple(self.prior.event_shape) != shape or shape != (self.input_size,) or self.prior.dtype != tf.float32:
+            raise ValueError(f"prior must be over ({self.input_size},) in float32, got {self.prior}")
+        try:
+            self._spread = self.prior.stddev().numpy()
+        except NotImplementedError:
+            self._spread = np.nan
+        if not np.isfinite(self._spread).all():
+            raise ValueError(f"prior must have a finite standard deviation, which adapt needs, got {self.prior}")
         self.built = True
         data, conditions = [tf.TensorSpec((None, size), tf.float32) for size in (self.input_size, self.condition_size)]
         # One graph each for any number of rows: no retracing when that number changes.
@@ -432,12 +423,14 @@ class Flow(keras.Model):
         Args:
             num_samples: how many, for each condition where there are any.
             conditions: (M, C) for a conditional flow.
-            seed: an integer for the same points again.
+            seed: an integer for the same points again; needed within a tf.function.
 
         Returns:
             A tensor (num_samples, D), or (M, num_samples, D).
         """
         num_samples = as_integer("num_samples", num_samples, 0)
+        if seed is None and not tf.executing_eagerly():
+            raise ValueError("seed must be given within a tf.function: without, each call would give the same points")
         rows = 1
         if conditions is not None and self.condition_size:
             conditions = as_matrix(conditions, self.condition_size, "conditions")
@@ -454,16 +447,18 @@ class Flow(keras.Model):
         DiagonalScaling's output gets mean 0 and the prior's standard deviation; without it NICE on MNIST spends its
         first epochs on finding scales that the data tell at once.
         """
-        h = as_matrix(x, self.input_size, "x")
+        h = as_sample(x, self.input_size)
         condition = as_condition(condition, self.condition_size, h)
         for transform in self.transforms:
             if hasattr(transform, "adapt"):
-                transform.adapt(h, self.prior.stddev().numpy())
+                transform.adapt(h, self._spread)
             h, _ = transform.forward(h, condition if transform.condition_size else None)
 
     def _run(self, method, values, condition, name):
         values = as_matrix(values, self.input_size, name)
         condition = as_condition(condition, self.condition_size, values)
+        if name == "x" and isinstance(self.transforms[0], Logit):
+            self.transforms[0].check(values)
         # Inside another graph call the method itself: a graph called from an XLA loop ran 25 times slower.
         return (self._graphs[method] if tf.executing_eagerly() else method)(values, condition)
 
@@ -638,6 +633,8 @@ def _training_data(flow, x, condition, augment):
     checked = as_matrix(x, flow.input_size, "x")
     if len(x) == 0:
         raise ValueError("x must have at least one sample, got 0")
+    if isinstance(flow.transforms[0], Logit):
+        flow.transforms[0].check(augment(x[:100], tf.constant([0, -1])) if augment else checked)
     if not augment and not tf.as_dtype(x.dtype).is_floating:
         raise ValueError(f"x must be of a floating dtype, got {x.dtype}: discrete values need augment=dequantize")
     return tf.convert_to_tensor(x) if augment else checked, as_condition(condition, flow.condition_size, checked)
@@ -708,6 +705,8 @@ def check_flow(flow, x, condition=None, *, tolerance=1e-3):
     import pandas as pd
 
     x = as_matrix(x, flow.input_size, "x")
+    if len(x) == 0:
+        raise ValueError("x must have at least one sample, got 0")
     condition = as_condition(condition, flow.condition_size, x)[:8]
     h = x = x[:8]
     owners, rows = {}, {}

@@ -55,7 +55,7 @@ def pixel_log_prob(flow, pixels, seed=0):
 # ---- A convolutional flow --------------------------------------------------------------------------------------
 
 
-def _conv_network(keeps, block, channels, residual_blocks, seed):
+def _conv_network(keeps, block, channels, residual_blocks, dense, seed):
     """Build a residual network from an image's kept pixels to [s, t] of the others; its last layer starts at zero.
 
     `keeps` (size²,) repeats itself in blocks of block × block pixels: a block's kept pixels are channels of one place.
@@ -77,26 +77,37 @@ def _conv_network(keeps, block, channels, residual_blocks, seed):
     for _ in range(residual_blocks):
         y = conv(channels)(layers.ReLU()(h))
         h = layers.Add()([h, conv(channels, "zeros")(layers.ReLU()(y))])
-    h = conv(2 * values, "zeros")(layers.ReLU()(h))
+    features = layers.ReLU()(h)
+    h = conv(2 * values, "zeros")(features)
+    if dense:
+        start = keras.initializers.HeNormal(seed=int(rng.integers(2**31)))
+        y = layers.Dense(dense, "relu", kernel_initializer=start)(layers.Flatten()(features))
+        h = layers.Add()(
+            [h, layers.Reshape(h.shape[1:])(layers.Dense(int(np.prod(h.shape[1:])), kernel_initializer="zeros")(y))]
+        )
     h = layers.Permute((3, 1, 2, 4))(layers.Reshape((side, side, 2, values))(h))
     h = take(layers.Reshape((2, len(changed)))(h), np.argsort(changed), axis=2)
     return keras.Model(inputs, layers.Reshape((2 * len(changed),))(h))
 
 
-def ConvRealNVP(size=28, channels=32, couplings=8, residual_blocks=2, *, alpha=1e-3, seed=None):
+def ConvRealNVP(
+    size=28, channels=32, couplings=8, residual_blocks=2, *, second=None, dense=0, alpha=1e-3, seed=None
+):  # fmt: skip
     """Build RealNVP for square grey images: logit, affine couplings of residual convolutional networks, a scaling.
 
     Couplings split the pixels as a checkerboard, then by channels after squeezing 2×2 pixels into four channels. Then
-    every second row is finished code, and half as many couplings, of twice the channels, do the same with the other
-    rows at half the size. Source: RealNVP, sections 3.4 to 3.6 and 4.1, figures 3 and 4. Among what differs: no batch
-    or weight normalization, but a last scaling that starts from data; networks see the kept pixels as channels of
+    every second row is finished code, and further couplings, of twice the channels, do the same with the other rows at
+    half the size. Source: RealNVP, sections 3.4 to 3.6 and 4.1, figures 3 and 4. Among what differs: no batch or weight
+    normalization, but a last scaling that starts from data; networks see the kept pixels as channels of
     blocks, in place of masked images; the second scale's checkerboard is one of the remaining pixels, and its networks
-    see finished code too; and `alpha` is not 0.05.
+    see finished code too; the dense branch; and `alpha` is not 0.05.
 
     Args:
         size: number of pixels in a row, a multiple of 4.
         channels, residual_blocks: of the networks, which have 3×3 kernels.
         couplings: of the first scale, a multiple of 4.
+        second: couplings of the second scale, an even number; half as many as of the first unless given.
+        dense: width of a dense branch beside each network's last convolution, which sees the whole image; 0 for none.
         alpha: of the Logit. A black pixel's noise is 1/256 wide: with 0.05 it stays narrow and each coupling has to
             widen it; a small value spreads it at once.
         seed: of the initial weights.
@@ -104,17 +115,18 @@ def ConvRealNVP(size=28, channels=32, couplings=8, residual_blocks=2, *, alpha=1
     Returns:
         A Flow over size² columns with the Gaussian prior. Train it with jit_compile=False: XLA is slow at convolutions.
     """
-    for name, value in (("size", size), ("couplings", couplings)):
-        if nh.as_integer(name, value, 4) % 4:
-            raise ValueError(f"{name} must be a multiple of 4, got {value}")
+    second, dense = couplings // 2 if second is None else second, nh.as_integer("dense", dense, 0)
+    for name, value, factor in (("size", size, 4), ("couplings", couplings, 4), ("second", second, 2)):
+        if nh.as_integer(name, value, factor) % factor:
+            raise ValueError(f"{name} must be a multiple of {factor}, got {value}")
     row, column = np.divmod(np.arange(size**2), size)
     layers = []
-    for scale, number in ((1, couplings), (2, couplings // 2)):
+    for scale, number in ((1, couplings), (2, second)):
         for i in range(number):
             checkerboard = column if i < number // 2 else 0
             changed = (row % scale == 0) & ((row // scale + checkerboard) % 2 == i % 2)
             network_seed = None if seed is None else [seed, scale, i]
-            network = _conv_network(~changed, 2 * scale, scale * channels, residual_blocks, network_seed)
+            network = _conv_network(~changed, 2 * scale, scale * channels, residual_blocks, dense, network_seed)
             layers.append(nh.AffineCoupling(size**2, network, split=~changed))
     return nh.Flow([nh.Logit(size**2, alpha=alpha), *layers, nh.DiagonalScaling(size**2)])
 

@@ -4,6 +4,7 @@ OUTPUT appears only if every cell succeeded. On failure one line names the noteb
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -23,16 +24,37 @@ def injected_parameters(profile):
     return {} if profile == "default" else {"PROFILE": profile}
 
 
+class CellError(Exception):
+    """A cell that stopped the run."""
+
+
 def run(notebook, output, profile, timeout):
-    """Execute `notebook` with PROFILE set and write `output`; raises what papermill raises."""
+    """Execute `notebook` with PROFILE set and write `output`.
+
+    Raises:
+        ValueError: for a file that is not a notebook.
+        CellError: names the cell that stopped the run; one tagged raises-exception may fail, and the run goes on.
+        CellTimeoutError, DeadKernelError: from nbclient.
+    """
+    try:
+        content = nbformat.read(notebook, as_version=4)
+        content.metadata.setdefault("kernelspec", {"name": "python3", "display_name": "Python 3", "language": "python"})
+        content.metadata.kernelspec.setdefault("language", "python")
+    except Exception as error:  # nbformat raises whatever it stumbles over
+        raise ValueError(f"not a notebook: {' '.join(str(error).split())[:200]}") from None
     partial = output.with_name(f".{output.stem}.part.ipynb")
     injected = injected_parameters(profile)
     try:
-        # Kernels talk over sockets in a folder of their own: two that start at once may draw the same TCP port, and
-        # one of them dies. The folder is a temporary one because such a socket's path may have 107 bytes at most.
-        with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+        # Kernels talk over sockets in a folder of their own: two that start at once may draw the same TCP port, and one
+        # of them dies. The folder is a temporary one because such a socket's path may have 107 bytes at most.
+        folder = tempfile.gettempdir()
+        folder = "/tmp" if len(folder) > 60 and os.access("/tmp", os.W_OK) else folder
+        with (
+            tempfile.TemporaryDirectory(prefix="kernel-", dir=folder) as sockets,
+            contextlib.suppress(papermill.exceptions.PapermillExecutionError),  # looked for below
+        ):
             papermill.execute_notebook(
-                str(notebook),
+                content,
                 str(partial),
                 parameters=injected,
                 kernel_name="python3",
@@ -45,6 +67,12 @@ def run(notebook, output, profile, timeout):
                 extra_arguments=["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={QUIET_SHUTDOWN}"],
             )
         executed = nbformat.read(partial, as_version=4)
+        executed.cells = [c for c in executed.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
+        for cell in executed.cells:
+            # Also where papermill sees no error, as after sys.exit().
+            if cell.metadata.get("papermill", {}).get("exception"):
+                number = cell.execution_count - len(injected)  # as the stored notebook counts
+                raise CellError(f"cell [{number}]: {reason(cell)}\n{cell.source}")
         # Times, paths and random ids of this run would make two builds of the same notebook differ.
         executed.metadata.pop("papermill", None)
         for cell in executed.cells:
@@ -52,11 +80,19 @@ def run(notebook, output, profile, timeout):
                 cell.id = "injected-parameters"
             for key in ("papermill", "execution", "execution_failed"):
                 cell.metadata.pop(key, None)
-        executed.cells = [c for c in executed.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
         nbformat.write(executed, partial)
         os.replace(partial, output)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def reason(cell):
+    """Return why a cell stopped: its error, or what it wrote to standard error, as IPython does for a magic."""
+    for output in cell.outputs:
+        if output.output_type == "error":
+            return f"{output.ename}: {output.evalue}"
+    told = "".join(output.text for output in cell.outputs if output.get("name") == "stderr")
+    return " ".join(told.split()) or "it stopped without an error"
 
 
 def main():
@@ -71,13 +107,14 @@ def main():
     name = options.notebook.name
     try:
         run(options.notebook, options.output, options.profile, options.timeout)
-    except papermill.exceptions.PapermillExecutionError as error:
-        cell = error.exec_count - len(injected_parameters(options.profile))  # as the stored notebook counts
-        sys.exit(f"{name}, cell [{cell}]: {error.ename}: {error.evalue}\n{error.source}")
+    except CellError as error:
+        sys.exit(f"{name}, {error}")
     except CellTimeoutError as error:
         sys.exit(f"{name}: a cell took longer than {options.timeout} s: {str(error).splitlines()[0]}")
     except DeadKernelError:
         sys.exit(f"{name}: the kernel died, for want of memory perhaps; open the notebook in JupyterLab to see where")
+    except (ValueError, OSError) as error:
+        sys.exit(f"{name}: {error}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """The manifest sheets.toml, and the answers that executed notebooks give to its items.
 
-`python sheets.py FOLDER NAME…` lists the answers that the numbers of a run do not support.
+`python sheets.py FOLDER NAME…` lists the answers that the numbers of a run do not support, and what pages can't show.
 """
 
 import re
 import sys
 import tomllib
+from html import unescape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,13 +66,17 @@ def is_contradicted(answer, notebook):
 
 
 def main(folder, *names):
-    """Say which answers of these executed notebooks their numbers do not support."""
+    """Say which answers of these executed notebooks their numbers do not support, and what their pages can't show."""
     found = []
     for name in names:
         notebook = nbformat.read(Path(folder) / f"{name}.ipynb", as_version=4)
         found += [f"{answer.item} ({name})" for answer in answers(notebook) if is_contradicted(answer, notebook)]
     if found:
         print("not supported by the numbers of this run: " + ", ".join(found))
+    for name in names:
+        page = Path(folder) / f"{name}.html"
+        for remark in re.findall(r' data-remark="([^"]*)"', page.read_text(encoding="utf-8") if page.exists() else ""):
+            print(f"{name}, {unescape(remark)}")
 
 
 if __name__ == "__main__":

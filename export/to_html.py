@@ -1,16 +1,19 @@
 """Export an executed notebook as one page: `python to_html.py NOTEBOOK OUTPUT`.
 
 The page holds all that it shows: figures, styles, the font of its formulas. It runs no script, asks for nothing over
-the network, and the same notebook gives the same bytes. OUTPUT appears only if everything could be exported; otherwise
-one line names the notebook, the cell and what is wrong with it.
+the network, and the same notebook gives the same bytes. What it can't show is kept as text, and a remark on the page
+names the cell. OUTPUT appears only if the rest could be exported; otherwise one line says what is wrong.
 """
 
 import base64
 import copy
+import mimetypes
 import re
+from functools import partial
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import nbformat
 import nh3
@@ -40,12 +43,23 @@ def acceptable(name, value):
 CLEANER = nh3.Cleaner(
     tags=nh3.ALLOWED_TAGS | {"style", "tfoot"},
     clean_content_tags={"script"},
-    attributes=nh3.ALLOWED_ATTRIBUTES | {"*": {"class", "id", "style", "title", "lang"}, "details": {"open"}},
+    attributes=nh3.ALLOWED_ATTRIBUTES
+    | {"*": {"class", "id", "style", "title", "lang", "data-remark"}, "details": {"open"}},
     attribute_filter=lambda tag, name, value: value if acceptable(name, value) else None,
     filter_style_properties={"text-align", "color", "background-color", "font-weight", "font-style"},
     url_schemes={"http", "https", "mailto", "data"},
 )
 MATH = LatexToMathML(fancy_error=False)
+# What math-core has no name for, and the form that it has.
+TEX = [
+    (r"\\\\\*?\s*\[\s*-?[\d.]+\s*[a-z]{2}\s*\]", r"\\\\"),  # \\[4pt]
+    (r"\\(begin|end)\{(split|alignedat)\}(?:\{\d+\})?", r"\\\1{aligned}"),
+    (r"\\(begin|end)\{(?:eqnarray|alignat)(\*?)\}(?:\{\d+\})?", r"\\\1{align\2}"),
+    (r"\\(begin|end)\{smallmatrix\}", r"\\\1{matrix}"),
+    (r"\\substack\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r"\\begin{matrix}\1\\end{matrix}"),
+    (r"\\[mh]box\b", r"\\text"),
+    (r"\\ref\b", r"\\eqref"),
+]
 MARK = "\ue000\\d+\ue001"  # stands for a formula while the HTML around it is cleaned
 NUMBER = re.compile(r"[-−+±<>≈]?\s*(\d[\d,.]*(e[-+]?\d+)?|nan|inf)(\s*±.*)?(\s*%|\s*[A-Za-z]{1,4})?")
 
@@ -55,11 +69,15 @@ class ExportError(Exception):
 
 
 class Renderer(IPythonRenderer):
-    """Render Markdown and leave a mark for each formula, which takes its place when the rest has been cleaned."""
+    """Render Markdown and leave a mark for each formula, which takes its place when the page is complete.
 
-    def __init__(self, **options):
+    Args:
+        formulas: a list of (TeX, display) to add to; a mark is a formula's number in it.
+    """
+
+    def __init__(self, formulas, **options):
         super().__init__(escape=False, exclude_anchor_links=True, **options)
-        self.formulas = {}
+        self.formulas = formulas
 
     def block_math(self, body):
         """Mark a formula between double dollars."""
@@ -74,68 +92,171 @@ class Renderer(IPythonRenderer):
         return self.formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
 
     def formula(self, tex, *, display):
-        """Convert a formula to MathML and return its mark."""
+        """Check that a formula can be converted and return its mark, or its source with a remark."""
+        tex = translated(tex)
         try:
-            mathml = MATH.convert_with_local_state(tex.strip(), displaystyle=display)
+            MATH.convert_all([(tex, display)])
         except LatexError as error:
-            raise ExportError(f"the formula {' '.join(tex.split())} can't be converted: {error}") from None
-        mark = f"\ue000{len(self.formulas)}\ue001"
-        # A lone combining arrow would be drawn to the left of its place.
-        self.formulas[mark] = mathml.replace("\u20d7", "\u2192")
-        return mark
+            source = f'<code class="tex">{escape(tex)}</code>'
+            return source + remark(f"the formula {' '.join(tex.split())} can't be converted: {error}")
+        self.formulas.append((tex, display))
+        return f"\ue000{len(self.formulas) - 1}\ue001"
+
+    def block_html(self, html):
+        """Mark the formulas in a block of HTML, which Markdown leaves alone."""
+        return re.sub(
+            r"<(pre|code|script|style)\b.*?</\1>|<[^>]*>|\$\$(.+?)\$\$|\$(?!\s)([^$\n]+?)(?<!\s)\$",
+            lambda m: m[0] if m[0].startswith("<") else self.formula(m[2] or m[3], display=bool(m[2])),
+            super().block_html(html),
+            flags=re.DOTALL,
+        )
 
 
-def markdown_to_html(source, attachments):
-    """Return Markdown as clean HTML with MathML."""
-    renderer = Renderer(attachments=attachments)
+def translated(tex):
+    """Return TeX with what math-core has no name for put in the form that it has."""
+    for pattern, form in TEX:
+        tex = re.sub(pattern, form, tex)
+    if re.search(r"\\(tag|label)\b", tex) and not re.search(r"\\begin\{(equation|align|gather|multline)\}", tex):
+        tex = f"\\begin{{equation}}{tex}\\end{{equation}}"  # only a numbered equation may have a tag or a label
+    return tex.strip()
+
+
+def remark(text):
+    """Return a remark for the page; `naming_the_cell` adds the cell, and the build lists it."""
+    return f'<span class="remark" data-remark="{escape(text)}">{escape(text)}</span>'
+
+
+def tidied(source):
+    """Return Markdown in which formulas survive what surrounds them; code blocks stay as they are."""
+    parts = re.split(r"(^ {0,3}(```+|~~~+).*?^ {0,3}\2[`~]*\s*?$)", source, flags=re.DOTALL | re.MULTILINE)
+    for i in range(0, len(parts), 3):
+        # A formula over several lines: a line that begins with a minus sign would begin a list.
+        parts[i] = re.sub(
+            r"(?<![\\$])\$(?![\s$])[^$`]*?[^\s$`\\]\$(?![\w$])",
+            lambda m: m[0] if "\n\n" in m[0] else m[0].replace("\n", " "),
+            parts[i],
+        )
+        # A bar within a formula of a table's row would end the table's cell.
+        parts[i] = re.sub(
+            r"^ {0,3}\|.*$",
+            lambda row: re.sub(r"(?<!\\)\$[^$\n]+?(?<!\\)\$", lambda m: re.sub(r"(?<!\\)\|", r"\\vert ", m[0]), row[0]),
+            parts[i],
+            flags=re.MULTILINE,
+        )
+    return "".join(part for i, part in enumerate(parts) if i % 3 != 2)
+
+
+def markdown_to_html(formulas, folders, source, attachments):
+    """Return Markdown as clean HTML with a mark for each formula.
+
+    Args:
+        formulas: the page's list of formulas, to add to.
+        folders: where images that the Markdown names by a path may lie.
+    """
+    attachments = attachments | {quote(name): data for name, data in attachments.items()}
+    renderer = Renderer(formulas, attachments=attachments)
     try:
-        html = clean(MarkdownWithMath(renderer=renderer).render(source))
+        html = MarkdownWithMath(renderer=renderer).render(tidied(source))
     except InvalidNotebook as error:
         raise ExportError(str(error)) from None
+    html = clean(html, folders)
 
     def place(found):
-        if found[0].startswith("<"):
-            return found[0]
-        text = re.sub(MARK, lambda mark: renderer.formulas.get(mark[0], ""), found[0])
         # A line must not break between a formula and what touches it, such as a comma.
-        return text if re.fullmatch(MARK, found[0]) else f'<span class="joined">{text}</span>'
+        whole = found[0].startswith("<") or re.fullmatch(MARK, found[0])
+        return found[0] if whole else f'<span class="joined">{found[0]}</span>'
 
-    return re.sub(rf"<[^>]*>|[^\s<]*{MARK}[^\s<]*", place, html)
+    return re.sub(rf"<[^>]*>|[^\s<]{{0,40}}{MARK}[^\s<]{{0,40}}", place, html)
 
 
-def clean(html):
-    """Return HTML without anything that runs or loads; raises where an image has no alternative text."""
-    html = CLEANER.clean(html)
-    for image in BeautifulSoup(html, "html.parser").find_all("img"):
+def clean(html, folders=()):
+    """Return HTML without anything that runs or loads. What it would lose is kept in another form or gets a remark."""
+    soup = BeautifulSoup(html, "html.parser")
+    for image in soup.find_all("img", src=re.compile("^(?!data:)")):
+        embed(image, folders)
+    for drawing in soup.find_all("svg"):
+        drawing.attrs.setdefault("xmlns", "http://www.w3.org/2000/svg")
+        title = drawing.find("title")
+        code = base64.b64encode(str(drawing).encode()).decode()
+        alt = title.get_text(strip=True) if title else drawing.get("aria-label", "")
+        drawing.replace_with(soup.new_tag("img", src=f"data:image/svg+xml;base64,{code}", alt=alt))
+    for box in soup.find_all("input", type="checkbox"):
+        box.replace_with("☑ " if box.has_attr("checked") else "☐ ")
+    for thing in soup.find_all(["video", "audio", "iframe", "object", "embed", "canvas"]):
+        words = {"iframe": "another page", "object": "an object", "embed": "an object", "canvas": "a drawing by script"}
+        text = f"{words.get(thing.name, f'a {thing.name}'.replace('a au', 'an au'))} can't be shown in this page"
+        thing.replace_with(BeautifulSoup(remark(text), "html.parser"))
+    for image in soup.find_all("img"):
         if not image.get("alt", "").strip():
-            raise ExportError("an image has no alternative text")
-    return html
+            image["alt"] = "no description"
+            image.insert_after(BeautifulSoup(remark("a figure without a description"), "html.parser"))
+    return CLEANER.clean(str(soup))
+
+
+def embed(image, folders):
+    """Put an image that is named by a path into the page; in place of one that is not there a remark."""
+    address = unquote(image["src"])
+    remote = re.match(r"[a-z]+:|//", address)
+    path = next((folder / address for folder in folders if not remote and (folder / address).is_file()), None)
+    if path is None:
+        where = "is on the network, where the page asks for nothing" if remote else "is not there"
+        text = f"{image.get('alt') or 'no description'} (the image {address.rsplit('/', 1)[-1]} {where})"
+        image.replace_with(BeautifulSoup(remark(text), "html.parser"))
+    else:
+        kind = mimetypes.guess_type(path)[0] or "image/png"
+        image["src"] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def output_html(folders, data):
+    """Return an output's HTML, clean; where nothing would be left of it, its plain text."""
+    html, text = data["text/html"], data.get("text/plain", "")
+    # scikit-learn's drawing of an estimator needs a script.
+    cleaned = "" if "sk-top-container" in html else clean(html, folders)
+    left = BeautifulSoup(cleaned, "html.parser")
+    if left.get_text(strip=True) or left.find(["img", "table", "hr"]):
+        return cleaned
+    return f'<pre class="output">{escape(text)}</pre>' if text.strip() else ""
+
+
+def plain_text(text):
+    """Return an output's plain text, unless it stands for a figure that was not drawn."""
+    if re.fullmatch(r"\s*<Figure size .* with \d+ Axes>\s*", text):
+        raise ExportError("a figure came as text only; was it drawn by a backend without pictures (MPLBACKEND)?")
+    return text
 
 
 def figure(output, kind):
-    """Return an image output as HTML. Notebooks attach its alternative text as metadata; raises where it's missing."""
+    """Return an image output as HTML. Notebooks attach its alternative text as metadata; a remark says where not."""
     metadata = output.metadata.get(kind, {})
-    if not metadata.get("alt", "").strip():
-        raise ExportError(f'a figure has no alternative text: display it with metadata={{"{kind}": {{"alt": "…"}}}}')
+    alt = metadata.get("alt", "").strip()
     data = output.data[kind]
     data = base64.b64encode(data.encode()).decode() if kind == "image/svg+xml" else data.replace("\n", "")
     size = {key: metadata[key] for key in ("width", "height") if key in metadata}
-    attributes = {"src": f"data:{kind};base64,{data}", "alt": metadata["alt"]} | size
-    return "<figure><img {}></figure>".format(" ".join(f'{k}="{escape(str(v))}"' for k, v in attributes.items()))
+    attributes = {"src": f"data:{kind};base64,{data}", "alt": alt or "no description"} | size
+    image = "<figure><img {}></figure>".format(" ".join(f'{k}="{escape(str(v))}"' for k, v in attributes.items()))
+    return image if alt else image + remark("a figure without a description")
+
+
+def stream(text):
+    """Return a stream as a terminal would show it in the end: a backspace takes back a character."""
+    while (shorter := re.sub(r"[^\n\b]\x08", "", text)) != text:
+        text = shorter
+    return text.replace("\b", "")
 
 
 def naming_the_cell(function):
-    """Turn a function into a template filter whose errors say which cell they come from."""
+    """Turn a function into a template filter whose errors and remarks say which cell they come from."""
 
     @pass_context
     def template_filter(context, *arguments):
+        # Counted as in the stored notebook, which has no injected cell.
+        cells = [c for c in context["nb"].cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        number = next((i for i, cell in enumerate(cells, 1) if cell is context["cell"]), "of parameters")
         try:
-            return function(*arguments)
+            html = function(*arguments)
         except ExportError as error:
-            # Counted as in the stored notebook, which has no injected cell.
-            cells = [c for c in context["nb"].cells if "injected-parameters" not in c.metadata.get("tags", [])]
-            number = next((i for i, cell in enumerate(cells, 1) if cell is context["cell"]), "of parameters")
             raise ExportError(f"cell {number}: {error}") from None
+        return html.replace(' data-remark="', f' data-remark="cell {number}: ')
 
     return template_filter
 
@@ -145,14 +266,19 @@ class PageExporter(HTMLExporter):
 
     def __init__(self, **options):
         config = Config({"NbConvertBase": {"display_data_priority": SHOWN}})
+        config.CoalesceStreamsPreprocessor.enabled = True  # a line that was written over and over shows its last state
+        self.formulas, self.folders = [], []
         super().__init__(config=config, template_name="template", extra_template_basedirs=[str(HERE)], **options)
 
     def default_filters(self):
         """Replace nbconvert's filters for untrusted text by ours."""
         yield from super().default_filters()
-        yield "markdown2html", naming_the_cell(markdown_to_html)
+        yield "markdown2html", naming_the_cell(partial(markdown_to_html, self.formulas, self.folders))
         yield "clean_html", naming_the_cell(clean)
+        yield "output_html", naming_the_cell(partial(output_html, self.folders))
+        yield "plain_text", naming_the_cell(plain_text)
         yield "figure", naming_the_cell(figure)
+        yield "stream", stream
 
     def from_notebook_node(self, nb, resources=None, **options):
         """Return the page as a string, and nbconvert's resources."""
@@ -161,10 +287,16 @@ class PageExporter(HTMLExporter):
         for cell in nb.cells:  # the page marks an answer in its own way
             if cell.cell_type == "code":
                 cell.outputs = [output for output in cell.outputs if "mark" not in output.get("metadata", {})]
+        nb.metadata.pop("widgets", None)  # a page shows no widgets, and what Colab stores of them can lack their state
+        self.formulas.clear()
+        self.folders[:] = [Path(folder) for folder in (resources or {}).get("folders", [])]
         smoke = sheets.is_smoke(nb)
         resources = (resources or {}) | {"page_style": style, "smoke": smoke, "answer": sheets.as_answer}
         html, resources = super().from_notebook_node(nb, resources, **options)
-        soup = BeautifulSoup(html, "html.parser")
+        mathml = MATH.convert_all(self.formulas)  # all at once: numbers and references go over the whole page
+        # A lone combining arrow would be drawn to the left of its place.
+        mathml = [formula.replace("\u20d7", "\u2192") for formula in mathml]
+        soup = BeautifulSoup(re.sub(MARK, lambda mark: mathml[int(mark[0][1:-1])], html), "html.parser")
         add_glance(soup, sheets.answers(nb), smoke)
         return finish(soup, resources["metadata"]["name"]), resources
 
@@ -202,6 +334,7 @@ def finish(soup, name):
         # Styler's rules only speak of their own table; a data frame's plain ones would change the whole page.
         if not style.get_text().strip().startswith("#T_"):
             style.decompose()
+    resolve_links(soup)
     for table in soup.main.find_all("table"):
         align(table)
     for operator in soup.main.select(":is(msup, msub, msubsup) > mo[minsize]:first-child"):
@@ -216,6 +349,18 @@ def finish(soup, name):
         box = {"class": f"wide {label.lower()}", "role": "group", "aria-label": label, "tabindex": "0"}
         wide.wrap(soup.new_tag(kind, attrs=box))
     return str(soup)
+
+
+def resolve_links(soup):
+    """Lead links within the page to their headings, which JupyterLab names otherwise; a remark says which are dead."""
+    ids = {element["id"] for element in soup.select("[id]")}
+    for link in soup.main.select("a[href^='#']"):
+        target = unquote(link["href"][1:])
+        slug = re.sub(r"\W+", "-", target.lower()).strip("-")
+        if target in ids or slug in ids:
+            link["href"] = f"#{target if target in ids else slug}"
+        elif target:
+            link.insert_after(BeautifulSoup(remark(f"the link to #{target} leads nowhere"), "html.parser"))
 
 
 def add_anchors(soup):
@@ -271,7 +416,9 @@ def export(notebook, output):
             nbformat.validate(content)
         except (ValueError, AttributeError, nbformat.ValidationError) as error:
             raise ExportError(f"not a notebook: {str(error).splitlines()[0]}") from None
-    page, _ = PageExporter().from_notebook_node(content, {"metadata": {"name": notebook.stem}})
+    folders = [notebook.parent, HERE.parent / "notebooks"]  # where a path to an image may begin
+    resources = {"metadata": {"name": notebook.stem}, "folders": folders}
+    page, _ = PageExporter().from_notebook_node(content, resources)
     write_whole(output, lambda path: path.write_text(page, encoding="utf-8"))
 
 

@@ -65,6 +65,9 @@ def test_another_users_kernel_of_the_same_name_is_not_used(tmp_path):
     ("source", "options", "message"),
     [
         ("1 / 0", [], "bad.ipynb, cell [2]: ZeroDivisionError: division by zero\n1 / 0"),
+        ("import sys; sys.exit()", [], "bad.ipynb, cell [2]: SystemExit: \nimport sys"),
+        ("raise SystemExit(0)", [], "bad.ipynb, cell [2]: SystemExit: 0"),
+        ("%tensorflow_version 2.x", [], "bad.ipynb, cell [2]: UsageError: Line magic function `%tensorflow_version`"),
         ("while True: pass", ["--timeout", "2"], "bad.ipynb: a cell took longer than 2 s"),
         ("import os; os._exit(1)", [], "bad.ipynb: the kernel died"),
     ],
@@ -75,6 +78,42 @@ def test_a_failing_notebook_is_named_and_leaves_no_output(tmp_path, source, opti
     assert finished.returncode != 0
     assert message in finished.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["bad.ipynb"]
+
+
+def test_a_cell_that_may_fail_does_not_stop_the_run(tmp_path):
+    write_notebook(tmp_path / "a.ipynb", 'PROFILE = "default"', "1 / 0", "print('on')")
+    notebook = nbformat.read(tmp_path / "a.ipynb", as_version=4)
+    notebook.cells[1].metadata["tags"] = ["raises-exception"]
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    finished = run_notebook(tmp_path / "a.ipynb", tmp_path / "out.ipynb")
+    assert finished.returncode == 0, finished.stderr
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    assert executed.cells[1].outputs[0].ename == "ZeroDivisionError" and executed.cells[2].outputs[0].text == "on\n"
+    assert len(executed.cells) == 3
+
+
+def test_a_notebook_without_metadata_runs(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(6 * 7)")])
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    finished = run_notebook(tmp_path / "a.ipynb", tmp_path / "out.ipynb", "--profile", "smoke")
+    assert finished.returncode == 0, finished.stderr
+    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs[0].text == "42\n"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "no JSON"])
+def test_what_is_no_notebook_is_one_line(tmp_path, content):
+    (tmp_path / "a.ipynb").write_text(content)
+    finished = run_notebook(tmp_path / "a.ipynb", tmp_path / "out.ipynb")
+    assert finished.returncode == 1 and finished.stderr.startswith("a.ipynb: not a notebook: ")
+    assert finished.stderr.count("\n") == 1
+
+
+def test_a_long_path_for_temporary_files_is_no_obstacle(tmp_path):
+    long = tmp_path / ("t" * 100)
+    long.mkdir()
+    notebook = write_notebook(tmp_path / "a.ipynb", "1")
+    finished = run_notebook(notebook, tmp_path / "out.ipynb", TMPDIR=str(long))
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_zips_of_the_same_files_are_the_same_bytes(tmp_path):
@@ -194,3 +233,53 @@ def test_make_alone_prints_the_help(project):
     targets = "setup lab smoke export-html submission colab colab-check template test test-browser lint bench results"
     for target in f"{targets} clean".split():
         assert f"make {target} " in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["PROFILE=Full"], "PROFILE must be smoke, default or full, got 'Full'"),
+        (["HANDIN=Mueller Max"], "HANDIN and ONE must be names without spaces, got 'Mueller Max'"),
+        (["ONE=my page", "SHEET=nice"], "HANDIN and ONE must be names without spaces"),
+        (["SHEET=inn"], "there is no notebook of the sheet 'inn'"),
+    ],
+)
+def test_make_refuses_settings_that_lead_nowhere(project, arguments, message):
+    result = make(project, "export-html", *arguments)
+    assert result.returncode != 0 and message in result.stderr
+    assert not (project / "build").exists()
+
+
+def test_make_names_a_notebook_with_a_space_and_builds_the_rest(project):
+    write_notebook(project / "notebooks/01 (1).ipynb", "1")
+    result = make(project, "export-html")
+    assert result.returncode == 0, result.stderr
+    assert "rename what has a space in its name: 01 (1).ipynb" in result.stderr
+    assert "02_two.html" in zipfile.ZipFile(project / "build/handin-all.zip").namelist()
+
+
+def test_a_notebooks_own_module_is_zipped_and_its_change_runs_the_notebook_again(project):
+    (project / "notebooks/my_layers.py").write_text("size = 1")
+    write_notebook(project / "notebooks/01_one.ipynb", 'PROFILE = "default"', "import my_layers; print(my_layers.size)")
+    assert make(project, "export-html").returncode == 0
+    assert "my_layers.py" in zipfile.ZipFile(project / "build/handin-all.zip").namelist()
+    (project / "notebooks/my_layers.py").write_text("size = 23")
+    assert make(project, "export-html").returncode == 0
+    assert ">23" in (project / "build/default/01_one.html").read_text()
+
+
+def test_make_clears_what_could_lead_a_run_astray(project, tmp_path):
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('another NumPy')")
+    plot = "import numpy, matplotlib.pyplot as plt; plt.plot([1]); plt.show()"
+    write_notebook(project / "notebooks/01_one.ipynb", 'PROFILE = "default"', plot)
+    result = make(project, "export-html", PYTHONPATH=str(tmp_path), MPLBACKEND="Agg", KERAS_BACKEND="torch")
+    assert result.returncode == 0, result.stderr
+    assert "data:image/png" in (project / "build/default/01_one.html").read_text()
+    assert "01_one, cell 2: a figure without a description" in result.stdout
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(project):
+    assert "-m venv" not in make(project, "-n", "setup").stdout
+    (project / ".venv/bin/python").unlink()
+    (project / ".venv/bin/python").symlink_to("/nowhere/python")
+    assert "-m venv --clear .venv" in make(project, "-n", "setup").stdout

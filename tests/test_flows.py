@@ -265,7 +265,7 @@ def test_bad_conditions_are_refused(small_flow):
         (lambda: nh.NICE(2, 4, 1, normalization="group"), "normalization must be .* got 'group'"),
         (lambda: nh.Flow([]), "at least one layer"),
         (lambda: nh.Flow([nh.DiagonalScaling(2), nh.DiagonalScaling(3)]), r"agree in input_size, got \[2, 3\]"),
-        (lambda: nh.Flow([nh.DiagonalScaling(2)], nh.gaussian_prior(3)), r"over \(2,\), got \(3,\)"),
+        (lambda: nh.Flow([nh.DiagonalScaling(2)], nh.gaussian_prior(3)), r"over \(2,\) in float32, got .*event_shape=\[3\]"),
         (lambda: nh.Logit(2, alpha=0.6), "alpha must lie between 0 and 0.5, got 0.6"),
         (
             lambda: nh.AffineCoupling(2, nh.mlp(1, 1, hidden_size=4, hidden_layers=1)),
@@ -404,8 +404,11 @@ def test_an_unusable_mask_is_refused(mask):
         nh.AdditiveCoupling(5, nh.mlp(3, 2, hidden_size=4, hidden_layers=1), split=mask)
 
 
-def test_conv_real_nvp_is_invertible_with_the_right_log_det_and_survives_saving(tmp_path):
-    flow = randomize(ni.ConvRealNVP(8, channels=4, couplings=4, residual_blocks=1, alpha=0.05, seed=0), scale=0.1)
+@pytest.mark.parametrize("options", [{}, {"second": 4, "dense": 3}])
+def test_conv_real_nvp_is_invertible_with_the_right_log_det_and_survives_saving(tmp_path, options):
+    flow = ni.ConvRealNVP(8, channels=4, couplings=4, residual_blocks=1, alpha=0.05, seed=0, **options)
+    assert len(flow.transforms) == 2 + 4 + options.get("second", 2)
+    randomize(flow, scale=0.1)
     x = np.random.default_rng(0).uniform(0.05, 0.95, (4, 64))
     nh.check_flow(flow, x)
     flow.save(tmp_path / "flow.keras")
@@ -447,7 +450,7 @@ def test_a_chain_keeps_both_parts_in_turn(coupling):
     nh.check_flow(nh.Flow(chain), x)
 
 
-@pytest.mark.parametrize("options", [{"size": 6}, {"couplings": 6}, {"size": 0}])
+@pytest.mark.parametrize("options", [{"size": 6}, {"couplings": 6}, {"size": 0}, {"second": 3}, {"dense": -1}])
 def test_conv_real_nvp_refuses_sizes_that_do_not_divide(options):
     with pytest.raises(ValueError, match="must be"):
         ni.ConvRealNVP(**({"size": 4} | options))
@@ -471,3 +474,88 @@ def test_a_network_of_two_columns_has_the_gradients_of_matrix_products(jit):
 
     for ours, theirs in zip(gradients(network), gradients(plain), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+# ---- Input that other people have tried ------------------------------------------------------------------------
+
+
+def test_pixels_that_were_divided_already_are_refused():
+    pixels = np.random.default_rng(0).random((300, 16))
+    for call in (
+        lambda: nh.dequantize(pixels, 0),
+        lambda: ni.train_on_images(nh.NICE(16, 16, 1), pixels, epochs=1),
+        lambda: nh.dequantize(np.full((2, 16), 256), 0),
+        lambda: nh.dequantize(np.full((2, 16), 20), 0, levels=17),
+        lambda: nh.dequantize(-np.ones((2, 16)), 0),
+    ):
+        with pytest.raises(ValueError, match="x must be whole numbers 0…"):
+            call()
+    assert nh.dequantize(np.zeros((0, 16), np.uint8), 0).shape == (0, 16)
+
+
+def test_a_sample_without_a_seed_is_refused_within_a_graph(small_flow):
+    with pytest.raises(ValueError, match="seed must be given within a tf.function"):
+        tf.function(lambda: small_flow.sample(3))()
+    draw = tf.function(lambda: small_flow.sample(3, seed=1))
+    np.testing.assert_array_equal(draw(), small_flow.sample(3, seed=1))
+
+
+@pytest.mark.parametrize("way", ["log_prob", "forward", "train", "train with augment", "validation"])
+def test_pixels_in_a_flow_that_begins_with_a_logit_are_refused(way):
+    flow = nh.Flow([nh.Logit(4), nh.DiagonalScaling(4)])
+    pixels, inside = np.full((8, 4), 255.0), np.full((8, 4), 0.5)
+    calls = {
+        "log_prob": lambda: flow.log_prob(pixels),
+        "forward": lambda: flow.forward(pixels),
+        "train": lambda: nh.train_inn(flow, pixels, epochs=1, batch_size=4),
+        "train with augment": lambda: nh.train_inn(
+            flow, pixels, epochs=1, batch_size=4, augment=lambda x, seed: tf.cast(x, tf.float32)
+        ),
+        "validation": lambda: nh.train_inn(flow, inside, epochs=1, batch_size=4, validation=pixels),
+    }
+    with pytest.raises(ValueError, match=r"x must lie in \[0, 1\] for Logit, got \[255, 255\]"):
+        calls[way]()
+    assert np.isfinite(flow.log_prob(inside)).all()
+
+
+def test_data_whose_spread_float32_loses_are_refused(small_flow):
+    x = 1e8 + np.random.default_rng(0).standard_normal((500, 2))
+    for start in (nh.DiagonalScaling(2), nh.Flow([nh.DiagonalScaling(2)])):
+        with pytest.raises(ValueError, match="x must keep its spread in float32"):
+            start.adapt(x)
+        start.adapt(x - 1e8)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        nh.tfd.MultivariateNormalDiag(np.zeros(2), np.ones(2)),  # float64
+        nh.tfd.MultivariateNormalDiag(tf.zeros((3, 2)), tf.ones((3, 2))),
+        nh.tfd.Normal(tf.zeros(2), 1.0),
+        nh.tfd.Independent(nh.tfd.Cauchy(tf.zeros(2), 1.0), 1),
+    ],
+)
+def test_a_prior_that_would_fail_later_is_refused_at_once(prior):
+    with pytest.raises(ValueError, match="prior must"):
+        nh.Flow([nh.DiagonalScaling(2)], prior)
+
+
+def test_no_rows_are_refused_by_name(small_flow):
+    for call in (nh.DiagonalScaling(2).adapt, small_flow.adapt, lambda x: nh.check_flow(small_flow, x)):
+        with pytest.raises(ValueError, match="at least one sample, got 0"):
+            call(np.zeros((0, 2)))
+
+
+def test_another_precision_is_refused_in_one_sentence():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        with pytest.raises(ValueError, match="flows compute in float32 only, got Keras' policy mixed_float16"):
+            nh.RealNVP(2, 8, 2)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_numpys_integers_are_integers():
+    flow = nh.RealNVP(np.int64(2), np.int64(8), np.int64(2), seed=np.int64(1))
+    history = nh.train_inn(flow, np.zeros((4, 2)), epochs=np.int64(1), batch_size=np.int64(2), seed=np.int64(0))
+    assert len(history) == 1 and flow.sample(np.int64(3), seed=np.int64(0)).shape == (3, 2)
