@@ -56,7 +56,7 @@ NOTEBOOKS = [
         "INN, I4.1–I4.2",
         "digits on demand, read by a random forest",
         "{mnist8_rf_generated_accuracy:.1%} read right",
-        "Ten rows of ten digits",
+        "For both sets ten rows",
     ),
     (
         "07_inpainting",
