@@ -136,6 +136,13 @@ def tidied(source):
             lambda m: m[0] if "\n\n" in m[0] else m[0].replace("\n", " "),
             parts[i],
         )
+        # A reference may stand in the text, outside any formula.
+        parts[i] = re.sub(
+            r"\$\$.*?\$\$|\$[^$\n]+\$|`[^`]*`|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|\\(?:eq)?ref\{[^{}]*\}",
+            lambda m: f"${m[0]}$" if re.match(r"\\(eq)?ref", m[0]) else m[0],
+            parts[i],
+            flags=re.DOTALL,
+        )
         # A bar within a formula of a table's row would end the table's cell.
         parts[i] = re.sub(
             r"^ {0,3}\|.*$",

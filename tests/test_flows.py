@@ -265,7 +265,7 @@ def test_bad_conditions_are_refused(small_flow):
         (lambda: nh.NICE(2, 4, 1, normalization="group"), "normalization must be .* got 'group'"),
         (lambda: nh.Flow([]), "at least one layer"),
         (lambda: nh.Flow([nh.DiagonalScaling(2), nh.DiagonalScaling(3)]), r"agree in input_size, got \[2, 3\]"),
-        (lambda: nh.Flow([nh.DiagonalScaling(2)], nh.gaussian_prior(3)), r"over \(2,\) in float32, got .*event_shape=\[3\]"),
+        (lambda: nh.Flow([nh.DiagonalScaling(2)], nh.gaussian_prior(3)), r"over \(2,\) in float32"),
         (lambda: nh.Logit(2, alpha=0.6), "alpha must lie between 0 and 0.5, got 0.6"),
         (
             lambda: nh.AffineCoupling(2, nh.mlp(1, 1, hidden_size=4, hidden_layers=1)),

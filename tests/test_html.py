@@ -95,7 +95,7 @@ def remarks(page):
 
 def test_equations_are_numbered_in_order_and_referred_to_across_cells():
     equation = r"\begin{equation} %s \label{eq:%s} \end{equation}"
-    page = export(r"see $\eqref{eq:b}$ and $\ref{eq:a}$", equation % ("a", "a"), equation % ("b", "b"))
+    page = export(r"see $\eqref{eq:b}$ and \ref{eq:a}, not `\ref{x}`", equation % ("a", "a"), equation % ("b", "b"))
     assert [a["href"] for a in page.select("math a")] == ["#eq:b", "#eq:a"]
     assert [a.get_text() for a in page.select("math a")] == ["(2)", "(1)"]
     assert page.select_one("[id='eq:b']").get_text() == "(2)"
