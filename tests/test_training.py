@@ -1,5 +1,8 @@
 """train_inn: it learns, it is reproducible, it stops on NaN, and standard Keras callbacks work."""
 
+import subprocess
+import sys
+
 import nice_helpers as nh
 import nice_images as ni
 
@@ -7,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomize, sample_data
+from conftest import ROOT, randomize, sample_data
 
 QUIET = {"verbose": False, "seed": 3}
 FAST = {"epochs": 3, "batch_size": 64, "verbose": False}
@@ -396,3 +399,28 @@ def test_warm_up_cosine_starts_at_zero_peaks_after_a_twentieth_and_ends_at_zero(
     nh.train_inn(flow, np.zeros((25, 2)), epochs=3, batch_size=10, learning_rate=nh.warm_up_cosine(3e-3), verbose=False)
     # After 3 × 3 steps, the topped-up last batches among them, the rate has arrived.
     assert float(flow.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_callback_finds_what_keras_promises(small_flow):
+    """As tqdm's bar does: it reads `params` and counts epochs and batches."""
+    seen = []
+
+    class Bar(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append(("epochs", self.params["epochs"], "steps", self.params["steps"]))
+
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(("batch", batch, sorted(logs)))
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(("epoch", epoch))
+
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    nh.train_inn(small_flow, x, epochs=2, batch_size=10, callbacks=[Bar()], verbose=False)
+    assert seen[0][:2] == ("epochs", 2)
+    assert [entry[:2] for entry in seen[1:]] == [("batch", 0), ("epoch", 0), ("batch", 0), ("epoch", 1)]
+
+
+def test_it_imports_without_a_standard_error():
+    command = f"cd '{ROOT}' && '{sys.executable}' -c 'import nice_helpers; print(1)' 2>&-"
+    assert subprocess.run(command, shell=True, capture_output=True, text=True).stdout == "1\n"
