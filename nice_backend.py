@@ -52,14 +52,16 @@ tf.get_logger().setLevel("ERROR")  # its warnings of retracing count every new f
 # ---- Checks of input -------------------------------------------------------------------------------------------
 
 
-def as_matrix(values, columns, name):
-    """Return `values` as a float32 tensor (N, columns), or raise a ValueError that says what is wrong with it."""
+def as_matrix(values, columns, name, *, least=0):
+    """Return `values` as a float32 tensor (N, columns), N ≥ least, or raise a ValueError that says what is wrong."""
     if not tf.is_tensor(values):
         values = np.asarray(values)
         if values.dtype.kind not in "fiu":
             raise ValueError(f"{name} must be an array of real numbers, got dtype {values.dtype}")
     if len(values.shape) != 2 or values.shape[1] != columns:
         raise ValueError(f"{name} must have shape (N, {columns}), got {tuple(values.shape)}")
+    if least and len(values) < least:
+        raise ValueError(f"{name} must have at least {least} sample{'s' if least > 1 else ''}, got {len(values)}")
     values = tf.cast(values, tf.float32)
     if hasattr(values, "numpy") and not np.isfinite(values.numpy()).all():  # in a graph there are no values yet
         bad = int((~np.isfinite(values.numpy())).sum())
@@ -69,9 +71,7 @@ def as_matrix(values, columns, name):
 
 def as_sample(x, columns):
     """Return `x` as a matrix to start a flow from; raises a ValueError for no rows, or a spread that float32 loses."""
-    values = as_matrix(x, columns, "x")
-    if len(values) == 0:
-        raise ValueError("x must have at least one sample, got 0")
+    values = as_matrix(x, columns, "x", least=1)
     given, kept = (np.asarray(array, np.float64).std(0) for array in (x, values))
     if (np.abs(kept - given) > 0.1 * given).any():
         raise ValueError("x must keep its spread in float32, got a mean that is too large for it: take the mean off")
@@ -98,6 +98,52 @@ def as_integer(name, value, least):
     if not isinstance(value, Real) or value % 1 or value < least:
         raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
     return int(value)
+
+
+def check_pixels(x, levels):
+    """Raise a ValueError unless x holds whole numbers from 0 to levels − 1; within a graph there is nothing to see."""
+    if tf.is_tensor(x) and not hasattr(x, "numpy"):
+        return
+    values = np.asarray(x)
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and not (values % 1).any())
+    if not whole or not 0 <= low <= high < levels:
+        raise ValueError(f"x must be whole numbers 0…{levels - 1}, got {values.dtype} from {low:.4g} to {high:.4g}")
+
+
+def as_mask(split, columns):
+    """Return a coupling's mask (columns,) of booleans as an array and as a list, or raise a ValueError."""
+    mask, listed = np.asarray(split), np.asarray(split).tolist()
+    if mask.shape != (columns,) or mask.dtype != bool or mask.all() or not mask.any():
+        raise ValueError(f"split must be a mask of {columns} booleans, not all the same, got {listed}")
+    return mask, listed
+
+
+def sizes_of(transforms):
+    """Return a chain's input size and condition size; raises a ValueError if its transforms don't agree."""
+    if not transforms:
+        raise ValueError("transforms must name at least one layer, got none")
+    sizes = [t.input_size for t in transforms]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"transforms must agree in input_size, got {sizes}")
+    conditions = {t.condition_size for t in transforms} - {0}
+    if len(conditions) > 1:
+        raise ValueError(f"transforms must agree in condition_size, got {sorted(conditions)}")
+    return sizes[0], max(conditions, default=0)
+
+
+def spread_of(prior, columns):
+    """Return a prior's standard deviations (columns,); raises a ValueError for one of another shape or without them."""
+    shape = tuple(prior.batch_shape) + tuple(prior.event_shape)
+    if tuple(prior.event_shape) != shape or shape != (columns,) or prior.dtype != tf.float32:
+        raise ValueError(f"prior must be over ({columns},) in float32, got {prior}")
+    try:
+        spread = prior.stddev().numpy()
+    except NotImplementedError:
+        spread = np.nan
+    if not np.isfinite(spread).all():
+        raise ValueError(f"prior must have a finite standard deviation, which adapt needs, got {prior}")
+    return spread
 
 
 # ---- Tricks for speed ------------------------------------------------------------------------------------------

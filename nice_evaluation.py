@@ -52,9 +52,11 @@ def _kernel(x, y, bandwidths):
 
 
 def _mmd2(k_xx, k_yy, k_xy):
+    ### BEGIN SOLUTION
     n, m = k_xy.shape
     off_diagonal = [k.sum(dtype=float) - len(k) for k in (k_xx, k_yy)]  # a point beside itself would bias the means
     return float(off_diagonal[0] / (n * (n - 1)) + off_diagonal[1] / (m * (m - 1)) - 2 * k_xy.mean(dtype=float))
+    ### END SOLUTION
 
 
 def mmd(x, y, *, bandwidths):

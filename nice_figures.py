@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import platform
+import re
 import textwrap
 import time
 from importlib.metadata import version
@@ -60,9 +61,9 @@ def answer(item, text, holds):
 
 def source(thing):
     """Show the code of a class, method or function of the modules, and where it stands."""
-    code = textwrap.dedent(inspect.getsource(thing))
+    code = re.sub("^ *### (BEGIN|END) SOLUTION\n", "", inspect.getsource(thing), flags=re.MULTILINE)
     place = f"# {Path(inspect.getsourcefile(thing)).name}, from line {inspect.getsourcelines(thing)[1]}"
-    display(Markdown(f"```python\n{place}\n{code}```"))
+    display(Markdown(f"```python\n{place}\n{textwrap.dedent(code)}```"))
 
 
 def plot_points(ax, x, title=None, *, color=BLUE, limits=None):

@@ -4,8 +4,7 @@ Conventions, the same everywhere: `forward` maps data x to code (latent) z, `bac
 log-determinant is log|det dz/dx|, that of `forward`. Likelihoods are natural logarithms (nats) of the density in data
 space. N counts samples, D dimensions, C the columns of a condition; arrays are (N, D) and float32.
 
-Beside it: nice_images (flows on images), nice_data (images, toy sets), nice_evaluation (scores), nice_figures (plots,
-results), nice_backend (what makes TensorFlow quiet and fast, checks of input).
+Beside it: nice_images, nice_data, nice_evaluation, nice_figures, and nice_backend (speed, checks of input).
 
 Sources:
     NICE     Dinh, Krueger, Bengio: NICE: Non-linear Independent Components Estimation, 2014, arXiv:1410.8516
@@ -60,15 +59,7 @@ def dequantize(x, seed, levels=256):
     Raises:
         ValueError: for values that are no whole numbers from 0 to levels − 1 (not within a graph).
     """
-    if not tf.is_tensor(x) or hasattr(x, "numpy"):
-        values = np.asarray(x)
-        low, high = (values.min(), values.max()) if values.size else (0, 0)
-        if (
-            values.dtype.kind not in "fiu"
-            or not 0 <= low <= high < levels
-            or (values.dtype.kind == "f" and (values % 1).any())
-        ):
-            raise ValueError(f"x must be whole numbers 0…{levels - 1}, got {values.dtype} from {low:.4g} to {high:.4g}")
+    nice_backend.check_pixels(x, levels)
     x, seed = tf.cast(x, tf.float32), tf.convert_to_tensor(seed, tf.int32)
     seed = tf.stack([seed, 0]) if seed.shape.rank == 0 else seed
     # Philox by name: the generator that XLA chooses for itself took half of the time of a training step of NICE.
@@ -156,9 +147,7 @@ class _Coupling(_Transform):
         super().__init__(input_size, condition_size, **kwargs)
         kept, changed = coupling_sizes(input_size, swap=swap)
         if not isinstance(split, str):
-            mask, split = np.asarray(split), np.asarray(split).tolist()
-            if mask.shape != (input_size,) or mask.dtype != bool or mask.all() or not mask.any():
-                raise ValueError(f"split must be a mask of {input_size} booleans, not all the same, got {split}")
+            mask, split = nice_backend.as_mask(split, input_size)
             self._parts = [np.flatnonzero(mask == part) for part in (True, False)]
             kept, changed = [len(part) for part in (self._parts[::-1] if swap else self._parts)]
         elif split not in ("odd-even", "half"):
@@ -217,15 +206,19 @@ class AdditiveCoupling(_Coupling):
     def forward(self, x, condition=None, training=False):
         """Map data x (N, D) to code z (N, D); also log|det dz/dx| (N,) in nats, here zero."""
         x, condition = self._inputs(x, condition, "x")
+        ### BEGIN SOLUTION
         kept, changed = self._divide(x)
         z = self._join(kept, changed + self._network(kept, condition, training))
         return z, tf.zeros_like(z[:, 0])  # the Jacobian is triangular with ones on the diagonal
+        ### END SOLUTION
 
     def backward(self, z, condition=None):
         """Map code z (N, D) to data x (N, D)."""
         z, condition = self._inputs(z, condition, "z")
+        ### BEGIN SOLUTION
         kept, changed = self._divide(z)
         return self._join(kept, changed - self._network(kept, condition, False))
+        ### END SOLUTION
 
 
 @keras.saving.register_keras_serializable("nice_helpers")
@@ -241,21 +234,27 @@ class AffineCoupling(_Coupling):
     def forward(self, x, condition=None, training=False):
         """Map data x (N, D) to code z (N, D); also log|det dz/dx| = Σ tanh(s) (N,) in nats (RealNVP, equation 6)."""
         x, condition = self._inputs(x, condition, "x")
+        ### BEGIN SOLUTION
         kept, changed = self._divide(x)
         log_scale, shift = self.log_scale_and_shift(kept, condition, training)
         return self._join(kept, changed * tf.exp(log_scale) + shift), tf.reduce_sum(log_scale, 1)
+        ### END SOLUTION
 
     def backward(self, z, condition=None):
         """Map code z (N, D) to data x (N, D)."""
         z, condition = self._inputs(z, condition, "z")
+        ### BEGIN SOLUTION
         kept, changed = self._divide(z)
         log_scale, shift = self.log_scale_and_shift(kept, condition, False)
         return self._join(kept, (changed - shift) * tf.exp(-log_scale))
+        ### END SOLUTION
 
     def log_scale_and_shift(self, kept, condition, training):
         """Return log scale and shift of the changed columns, (N, changed) each, from the kept ones."""
+        ### BEGIN SOLUTION
         s, shift = tf.split(self._network(kept, condition, training), 2, axis=1)
         return tf.tanh(s), shift
+        ### END SOLUTION
 
 
 @keras.saving.register_keras_serializable("nice_helpers")
@@ -273,12 +272,16 @@ class OrthogonalMixing(_Transform):
     def forward(self, x, condition=None, training=False):
         """Map data x (N, D) to code z (N, D); also log|det dz/dx| (N,) in nats, zero for a rotation."""
         x, _ = self._inputs(x, condition, "x")
+        ### BEGIN SOLUTION
         return x @ self.matrix, tf.zeros_like(x[:, 0])
+        ### END SOLUTION
 
     def backward(self, z, condition=None):
         """Map code z (N, D) to data x (N, D)."""
         z, _ = self._inputs(z, condition, "z")
+        ### BEGIN SOLUTION
         return tf.matmul(z, self.matrix, transpose_b=True)
+        ### END SOLUTION
 
 
 @keras.saving.register_keras_serializable("nice_helpers")
@@ -296,13 +299,17 @@ class DiagonalScaling(_Transform):
     def forward(self, x, condition=None, training=False):
         """Map data x (N, D) to code z (N, D); also log|det dz/dx| = Σ s (N,) in nats."""
         x, _ = self._inputs(x, condition, "x")
+        ### BEGIN SOLUTION
         z = tf.exp(self.log_scale) * (x - self.mean)
         return z, tf.fill(tf.shape(x)[:1], tf.reduce_sum(self.log_scale))
+        ### END SOLUTION
 
     def backward(self, z, condition=None):
         """Map code z (N, D) to data x (N, D)."""
         z, _ = self._inputs(z, condition, "z")
+        ### BEGIN SOLUTION
         return z * tf.exp(-self.log_scale) + self.mean
+        ### END SOLUTION
 
     def adapt(self, x, stddev=1.0):
         """Set s and m so that the columns of x (N, D) get mean 0 and this deviation; constant ones keep s = 0."""
@@ -327,9 +334,11 @@ class Logit(_Transform):
         """Map data x (N, D) in [0, 1] to code z (N, D); also log|det dz/dx| (N,) in nats."""
         x, _ = self._inputs(x, condition, "x")
         self.check(x)
+        ### BEGIN SOLUTION
         p = self.alpha + (1 - 2 * self.alpha) * x
         log_p, log_q = tf.math.log(p), tf.math.log1p(-p)
         return log_p - log_q, tf.reduce_sum(np.log(1 - 2 * self.alpha) - log_p - log_q, 1)
+        ### END SOLUTION
 
     def check(self, x):
         """Raise a ValueError if values lie where the logit is not finite; Flow does so before a graph is entered."""
@@ -362,29 +371,13 @@ class Flow(keras.Model):
 
     def __init__(self, transforms, prior="gaussian", **kwargs):
         super().__init__(**kwargs)
-        transforms = list(transforms)
-        if not transforms:
-            raise ValueError("transforms must name at least one layer, got none")
-        sizes = [t.input_size for t in transforms]
-        if len(set(sizes)) > 1:
-            raise ValueError(f"transforms must agree in input_size, got {sizes}")
-        conditions = {t.condition_size for t in transforms} - {0}
-        if len(conditions) > 1:
-            raise ValueError(f"transforms must agree in condition_size, got {sorted(conditions)}")
         if isinstance(prior, str) and prior not in PRIORS:
             raise ValueError(f"prior must be one of {sorted(PRIORS)} or a TFP distribution, got {prior!r}")
-        self.transforms, self.input_size, self.condition_size = transforms, sizes[0], max(conditions, default=0)
+        self.transforms = list(transforms)
+        self.input_size, self.condition_size = nice_backend.sizes_of(self.transforms)
         self.prior_name = prior if isinstance(prior, str) else None
         self.prior = PRIORS[prior](self.input_size) if isinstance(prior, str) else prior
-        shape = tuple(self.prior.batch_shape) + tuple(self.prior.event_shape)
-        if tuple(self.prior.event_shape) != shape or shape != (self.input_size,) or self.prior.dtype != tf.float32:
-            raise ValueError(f"prior must be over ({self.input_size},) in float32, got {self.prior}")
-        try:
-            self._spread = self.prior.stddev().numpy()
-        except NotImplementedError:
-            self._spread = np.nan
-        if not np.isfinite(self._spread).all():
-            raise ValueError(f"prior must have a finite standard deviation, which adapt needs, got {self.prior}")
+        self._spread = nice_backend.spread_of(self.prior, self.input_size)
         self.built = True
         data, conditions = [tf.TensorSpec((None, size), tf.float32) for size in (self.input_size, self.condition_size)]
         # One graph each for any number of rows: no retracing when that number changes.
@@ -431,6 +424,7 @@ class Flow(keras.Model):
         num_samples = as_integer("num_samples", num_samples, 0)
         if seed is None and not tf.executing_eagerly():
             raise ValueError("seed must be given within a tf.function: without, each call would give the same points")
+        ### BEGIN SOLUTION
         rows = 1
         if conditions is not None and self.condition_size:
             conditions = as_matrix(conditions, self.condition_size, "conditions")
@@ -440,13 +434,10 @@ class Flow(keras.Model):
         z = self.prior.sample(rows * num_samples, seed=tf.constant(seed, tf.int32))
         x = self._run(self._backward, z, conditions, "z")
         return tf.reshape(x, (rows, num_samples, self.input_size)) if self.condition_size else x
+        ### END SOLUTION
 
     def adapt(self, x, condition=None):
-        """Start each transform that has an `adapt` from data (N, D).
-
-        DiagonalScaling's output gets mean 0 and the prior's standard deviation; without it NICE on MNIST spends its
-        first epochs on finding scales that the data tell at once.
-        """
+        """Start each transform that has an `adapt` from data (N, D), so that no epochs go into finding scales."""
         h = as_sample(x, self.input_size)
         condition = as_condition(condition, self.condition_size, h)
         for transform in self.transforms:
@@ -463,20 +454,26 @@ class Flow(keras.Model):
         return (self._graphs[method] if tf.executing_eagerly() else method)(values, condition)
 
     def _forward(self, x, condition, training=False):
+        ### BEGIN SOLUTION
         log_det = tf.zeros_like(x[:, 0])
         for transform in self.transforms:
             x, step = transform.forward(x, condition if transform.condition_size else None, training=training)
             log_det += step
         return x, log_det
+        ### END SOLUTION
 
     def _backward(self, z, condition):
+        ### BEGIN SOLUTION
         for transform in reversed(self.transforms):
             z = transform.backward(z, condition if transform.condition_size else None)
         return z
+        ### END SOLUTION
 
     def _log_prob(self, x, condition):
+        ### BEGIN SOLUTION
         z, log_det = self._forward(x, condition)
         return self.prior.log_prob(z) + log_det
+        ### END SOLUTION
 
 
 def NICE(
@@ -508,6 +505,7 @@ def coupling_chain(coupling, input_size, couplings, *, split="odd-even", seed=No
         network: hidden_size, hidden_layers and more for each coupling's own `mlp`.
     """
     input_size, couplings = as_integer("input_size", input_size, 2), as_integer("couplings", couplings, 1)
+    ### BEGIN SOLUTION
     layers = []
     for i in range(couplings):
         kept, changed = coupling_sizes(input_size, swap=i % 2 == 1)
@@ -515,6 +513,7 @@ def coupling_chain(coupling, input_size, couplings, *, split="odd-even", seed=No
         layer = mlp(kept, coupling.outputs_per_column * changed, seed=network_seed, **network)
         layers.append(coupling(input_size, layer, split=split, swap=i % 2 == 1))
     return layers
+    ### END SOLUTION
 
 
 def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
@@ -547,6 +546,7 @@ def likelihood_step(flow, x, condition=None, extra_loss=None):
     Returns:
         The batch's mean log-likelihood in nats, and the extra loss, before the step.
     """
+    ### BEGIN SOLUTION
     with tf.GradientTape() as tape:
         z, log_det = flow._forward(x, condition, training=True)
         nats = tf.reduce_mean(flow.prior.log_prob(z) + log_det)
@@ -557,6 +557,7 @@ def likelihood_step(flow, x, condition=None, extra_loss=None):
     gradients = tape.gradient(loss, [w.value for w in weights], unconnected_gradients="zero")
     flow.optimizer.apply(gradients, weights)
     return nats, extra
+    ### END SOLUTION
 
 
 def train_inn(
@@ -630,9 +631,7 @@ def train_inn(
 def _training_data(flow, x, condition, augment):
     """Return x and its condition as checked tensors; x keeps its dtype where `augment` takes care of it."""
     x = x if tf.is_tensor(x) else np.asarray(x)
-    checked = as_matrix(x, flow.input_size, "x")
-    if len(x) == 0:
-        raise ValueError("x must have at least one sample, got 0")
+    checked = as_matrix(x, flow.input_size, "x", least=1)
     if isinstance(flow.transforms[0], Logit):
         flow.transforms[0].check(augment(x[:100], tf.constant([0, -1])) if augment else checked)
     if not augment and not tf.as_dtype(x.dtype).is_floating:
@@ -664,9 +663,11 @@ def warm_up_cosine(peak):
 
 def keep_first(z, k):
     """Return the codes z (N, D) with all but the first k dimensions set to zero; ValueError unless 1 ≤ k ≤ D."""
+    ### BEGIN SOLUTION
     if not 1 <= k <= z.shape[1]:
         raise ValueError(f"k must lie in 1…{z.shape[1]}, got {k!r}")
     return tf.concat([z[:, :k], tf.zeros_like(z[:, k:])], axis=1)
+    ### END SOLUTION
 
 
 def reconstruct(flow, x, k, condition=None):
@@ -678,8 +679,10 @@ def reconstruction_loss(k, weight):
     """Return an extra_loss for train_inn: weight times the mean of ‖reconstruct(x) − x‖² over the batch."""
 
     def loss(flow, x, z, condition):
+        ### BEGIN SOLUTION
         decoded = flow.backward(keep_first(z, k), condition)
         return weight * tf.reduce_mean(tf.reduce_sum((decoded - x) ** 2, axis=1))
+        ### END SOLUTION
 
     return loss
 
@@ -704,9 +707,7 @@ def check_flow(flow, x, condition=None, *, tolerance=1e-3):
     """
     import pandas as pd
 
-    x = as_matrix(x, flow.input_size, "x")
-    if len(x) == 0:
-        raise ValueError("x must have at least one sample, got 0")
+    x = as_matrix(x, flow.input_size, "x", least=1)
     condition = as_condition(condition, flow.condition_size, x)[:8]
     h = x = x[:8]
     owners, rows = {}, {}

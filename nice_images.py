@@ -74,9 +74,11 @@ def _conv_network(keeps, block, channels, residual_blocks, dense, seed):
     inputs = keras.Input((len(kept),))
     h = layers.Reshape((side, side, -1))(take(inputs, np.searchsorted(np.flatnonzero(keeps), kept), axis=1))
     h = conv(channels)(h)
+    ### BEGIN SOLUTION
     for _ in range(residual_blocks):
         y = conv(channels)(layers.ReLU()(h))
         h = layers.Add()([h, conv(channels, "zeros")(layers.ReLU()(y))])
+    ### END SOLUTION
     features = layers.ReLU()(h)
     h = conv(2 * values, "zeros")(features)
     if dense:
@@ -178,6 +180,7 @@ def inpaint(
         return tf.where(known, x, tf.sigmoid(value) if space == "logit" else value)
 
     def step(i, path):
+        ### BEGIN SOLUTION
         value = free.value
         with tf.GradientTape() as tape:
             tape.watch(value)
@@ -190,6 +193,7 @@ def inpaint(
         if space == "clip":
             free.assign(tf.clip_by_value(free.value, 0.0, 1.0))
         return i + 1, path.write(i, nats)
+        ### END SOLUTION
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def climb():

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import sheets
 from convert import write_whole
+from exercises import without_markers
 from to_html import PageExporter
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,7 +56,8 @@ def mark(answer, notebook):
 def modules():
     """Return the Markdown of the page with the modules' code."""
     paths = sorted(ROOT.glob("nice_*.py"), key=lambda path: (path.stem != "nice_helpers", path.name))
-    parts = [f"## {path.name}\n\n```python\n{path.read_text(encoding='utf-8')}```" for path in paths]
+    sources = {path.name: without_markers(path.read_text(encoding="utf-8")) for path in paths}
+    parts = [f"## {name}\n\n```python\n{source}```" for name, source in sources.items()]
     return "\n\n".join(["# The modules that the notebooks import", *parts])
 
 

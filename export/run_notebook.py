@@ -1,6 +1,7 @@
 """Run a notebook in a fresh kernel: `python run_notebook.py NOTEBOOK OUTPUT --profile default`.
 
-OUTPUT appears only if every cell succeeded. On failure one line names the notebook, the cell and the error.
+OUTPUT appears only if every cell succeeded. On failure one line names the notebook, the cell and the error. With
+--keep-going cells that fail are left with their error, and the others run.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from exercises import without_markers
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from traitlets.config import Config
 
@@ -28,8 +30,8 @@ class CellError(Exception):
     """A cell that stopped the run."""
 
 
-def run(notebook, output, profile, timeout):
-    """Execute `notebook` with PROFILE set and write `output`.
+def run(notebook, output, profile, timeout, *, keep_going=False):
+    """Execute `notebook` with PROFILE set and write `output`, without the marks of solutions.
 
     Raises:
         ValueError: for a file that is not a notebook.
@@ -42,6 +44,10 @@ def run(notebook, output, profile, timeout):
         content.metadata.kernelspec.setdefault("language", "python")
     except Exception as error:  # nbformat raises whatever it stumbles over
         raise ValueError(f"not a notebook: {' '.join(str(error).split())[:200]}") from None
+    for cell in content.cells:
+        cell.source = without_markers(cell.source)
+        if keep_going and cell.cell_type == "code":
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "raises-exception"]
     partial = output.with_name(f".{output.stem}.part.ipynb")
     injected = injected_parameters(profile)
     try:
@@ -70,7 +76,9 @@ def run(notebook, output, profile, timeout):
         executed.cells = [c for c in executed.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
         for cell in executed.cells:
             # Also where papermill sees no error, as after sys.exit().
-            if cell.metadata.get("papermill", {}).get("exception"):
+            if keep_going and cell.cell_type == "code":
+                cell.metadata["tags"] = [tag for tag in cell.metadata.get("tags", []) if tag != "raises-exception"]
+            elif cell.metadata.get("papermill", {}).get("exception"):
                 number = cell.execution_count - len(injected)  # as the stored notebook counts
                 raise CellError(f"cell [{number}]: {reason(cell)}\n{cell.source}")
         # Times, paths and random ids of this run would make two builds of the same notebook differ.
@@ -102,11 +110,12 @@ def main():
     parser.add_argument("output", type=Path)
     parser.add_argument("--profile", default="default")
     parser.add_argument("--timeout", type=int, default=3600, help="seconds that one cell may take")
+    parser.add_argument("--keep-going", action="store_true", help="run what runs")
     options = parser.parse_args()
     logging.getLogger("papermill").setLevel(logging.ERROR)
     name = options.notebook.name
     try:
-        run(options.notebook, options.output, options.profile, options.timeout)
+        run(options.notebook, options.output, options.profile, options.timeout, keep_going=options.keep_going)
     except CellError as error:
         sys.exit(f"{name}, {error}")
     except CellTimeoutError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 from convert import command_line, write_whole
+from exercises import without_markers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,30 +37,46 @@ def _write(path, content):
 '''
 
 
-def write_text(path):
-    """Return the code that writes a text file of the repository, with its content left readable."""
-    text = (ROOT / path).read_text(encoding="utf-8")
+def write_text(name, text):
+    """Return the code that writes a text file, with its content left readable."""
     literal = f"r'''{text}'''"
     try:
         faithful = ast.literal_eval(literal) == text
     except SyntaxError:
         faithful = False
     if not faithful:
-        raise ValueError(f"{path} holds ''' or ends in a quote or a backslash: it can't be written as r'''…'''")
-    return f'_write("{path}", {literal}.encode())\n'
+        raise ValueError(f"{name} holds ''' or ends in a quote or a backslash: it can't be written as r'''…'''")
+    return f'_write("{name}", {literal}.encode())\n'
 
 
-def to_colab(notebook):
-    """Return the notebook with a cell below its title that writes the modules, and with Colab's metadata."""
-    source = WRITER + "".join(write_text(path.name) for path in sorted(ROOT.glob("nice_*.py")))
-    cell = nbformat.v4.new_code_cell(source.rstrip("\n"), id="colab-files", metadata={"cellView": "form"})
+def modules():
+    """Return a dict of the modules' names and sources, without the marks of solutions."""
+    return {path.name: without_markers(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("nice_*.py"))}
+
+
+def to_colab(notebook, written, edited=()):
+    """Return the notebook with cells below its title that write the modules, and with Colab's metadata.
+
+    Args:
+        written: a dict of the modules' names and sources.
+        edited: names of those that students edit; each gets a cell of its own.
+    """
+    source = WRITER + "".join(write_text(name, text) for name, text in written.items() if name not in edited)
+    cells = [nbformat.v4.new_code_cell(source.rstrip("\n"), id="colab-files", metadata={"cellView": "form"})]
+    for name in edited:
+        told = f"The next cell is `{name}`. Write your solutions here, and run the cell again after each change."
+        cells.append(nbformat.v4.new_markdown_cell(told, id=f"colab-about-{Path(name).stem}"))
+        source = f"%%writefile {name}\n{written[name].rstrip()}"
+        cells.append(nbformat.v4.new_code_cell(source, id=f"colab-{Path(name).stem}"))
     title, *rest = notebook.cells
-    return nbformat.v4.new_notebook(cells=[title, cell, *rest], metadata=METADATA)
+    for cell in rest:
+        cell.source = without_markers(cell.source)
+    return nbformat.v4.new_notebook(cells=[title, *cells, *rest], metadata=METADATA)
 
 
 def export(notebook, output):
     """Write the Colab version of `notebook` to `output`, whole or not at all."""
-    content = to_colab(nbformat.read(notebook, as_version=4))
+    content = to_colab(nbformat.read(notebook, as_version=4), modules())
     nbformat.validate(content)
     write_whole(output, lambda path: nbformat.write(content, path))
 
