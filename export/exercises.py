@@ -92,11 +92,11 @@ def answer_call(source):
 
 
 def without_answer(source):
-    """Return a cell's source with its answer taken out."""
+    """Return what a cell computes besides its answer, and the blank answer."""
     first, last, item = answer_call(source)
     lines = source.splitlines()
-    lines[first : last + 1] = [
+    blank_answer = [
         "# First the answer, in a sentence that could be said aloud; then the number that proves it; what it means.",
         f'nf.answer("{item}", "{NOT_ANSWERED}", holds=None)',
     ]
-    return "\n".join(lines)
+    return "\n".join(lines[:first] + lines[last + 1 :]).strip(), "\n".join(blank_answer)

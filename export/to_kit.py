@@ -35,7 +35,8 @@ def task(exercise):
     if "bug" in exercise:
         where = "in the modules"
     title = f"### Task {exercise['number']}: `{exercise['name']}`"
-    lines = [f"{title} ({exercise['points']} points, about {exercise['minutes']} minutes)", "", exercise["task"], ""]
+    points = f"{exercise['points']} point{'s' if exercise['points'] > 1 else ''}"
+    lines = [f"{title} ({points}, about {exercise['minutes']} minutes)", "", exercise["task"], ""]
     lines += [f"{'Mend' if 'bug' in exercise else 'Write'} it {where}, then run the check."]
     for number, (kind, hint) in enumerate(zip(HINTS, exercise["hints"], strict=True), 1):
         lines += ["", f"<details><summary>Hint {number}: {kind}</summary>", "", hint, "", "</details>"]
@@ -65,7 +66,7 @@ def kit_notebook(notebook, name, listed, *, solved=False):
             else:
                 cell.source = exercises.handed_out(cell.source, inside).rstrip("\n")
                 if exercises.answer_call(cell.source):
-                    cell.source = exercises.without_answer(cell.source)
+                    cells += before_answer(cell)
         elif cell.source.startswith("## What I would tell a friend") and not solved:
             cell.source = "## What I would tell a friend\n\nThree sentences of your own."
         told = [task_cells(one) for one in here]
@@ -73,6 +74,12 @@ def kit_notebook(notebook, name, listed, *, solved=False):
             [*(t for t, _ in told), cell, *(c for _, c in told)] if inside else [cell, *(c for p in told for c in p)]
         )
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+
+
+def before_answer(cell):
+    """Leave a cell with its blank answer alone; return a cell with what it computes before, in case that fails."""
+    before, cell.source = exercises.without_answer(cell.source)
+    return [nbformat.v4.new_code_cell(before, id=f"{cell.id}-before")] if before else []
 
 
 def notebooks(sheet, *, solved=False):

@@ -65,7 +65,7 @@ def stopped(name, error):
 
 def is_library(filename):
     """Return whether a file is neither a student's module nor a cell of a notebook."""
-    return filename == __file__ or filename.startswith("<frozen") or "site-packages" in filename
+    return Path(filename).name in ("checks.py", "grade_one.py") or "<frozen" in filename or "site-packages" in filename
 
 
 def written_in(exercise, folder=None):
@@ -818,12 +818,21 @@ def unbiased_mmd():
 # ---- Inpainting ------------------------------------------------------------------------------------------------
 
 
-def climb(start, steps, seed=0, images=4, rate=0.1, mean=3.0, **options):
-    """Restore the second column under a normal density with this mean; the first one is known."""
-    flow = nh.Flow([Toy(1.0, 0.0, c=0.0)], nh.tfd.Independent(nh.tfd.Normal([0.0, mean], 1.0), 1))
+class Known:
+    """In place of a flow: a normal density of two columns with deviations 1, around (0, 3)."""
+
+    input_size, condition_size = 2, 0
+
+    def log_prob(self, x, condition=None):
+        """Return log p(x) (N,) in nats."""
+        return -0.5 * tf.reduce_sum((x - tf.constant([0.0, 3.0])) ** 2, 1) - np.log(2 * np.pi, dtype=np.float32)
+
+
+def climb(start, steps, seed=0, images=4, rate=0.1, **options):
+    """Restore the second column under a known density; the first one is known."""
     x = np.full((images, 2), 0.25, np.float32)
     options |= {"optimizer": keras.optimizers.SGD(rate), "jit_compile": False, "seed": seed}
-    result = ni.inpaint(flow, x, np.array([True, False]), np.full(2, start), steps=steps, **options)
+    result = ni.inpaint(Known(), x, np.array([True, False]), np.full(2, start), steps=steps, **options)
     compare("the known part of the image", result.x[:, 0], x[:, 0], {}, tolerance=1e-7)
     return result
 

@@ -78,7 +78,8 @@ def mark(error, name, numbers, messages):
     told = f"{error.ename}: {error.evalue}" if error.ename != "Wrong" else error.evalue
     text = f"This cell did not run. {told}"
     if name in numbers:
-        text = f"Task {numbers[name]}: not solved. {messages.get(name) or told}"
+        why = messages.get(name) or told
+        text = f"Task {numbers[name]}: not solved." + ("" if why.endswith("is not solved yet.") else f" {why}")
     text = " ".join(text.split())[:500]
     shown = re.sub(r"([*_$<>`\[\]\\|])", r"\\\1", text)
     return nbformat.v4.new_output("display_data", {"text/markdown": f"> ⚠ **{shown}**", "text/plain": text})
