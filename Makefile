@@ -8,6 +8,8 @@
 #   TIMEOUT  seconds that one cell may take
 #   PYTHON   the Python (3.11–3.13) that the environment is made from
 #   LAB      more options for JupyterLab
+#   HANDINS  a folder of students' hand-ins to grade
+#   COLAB    1: the kit as one file for each notebook
 #   COLAB_PYTHON  the Python that colab-check makes its environment from, Colab's 3.13 where there is one
 
 SHELL := /bin/bash
@@ -26,6 +28,8 @@ PYTHON  ?= python3
 JOBS    ?= 2
 LAB     ?=
 ONE     ?=
+COLAB   ?=
+HANDINS ?=
 COLAB_PYTHON ?= $(or $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null),$(PYTHON))
 
 MODULES := $(sort $(wildcard nice_*.py))
@@ -73,9 +77,10 @@ ifneq ($(wildcard .venv/installed),)
     BROKEN := --clear
   endif
 endif
-COLAB := .venv-colab/installed
+COLAB_ENV := .venv-colab/installed
 BENCH := .venv-bench/installed
 LOWEST := .venv-lowest/installed
+NBGRADER := .venv-nbgrader/installed
 
 # Notebooks run with the environment's own kernel and leave the user's home alone, whatever kernels it holds.
 ISOLATED = JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= JUPYTER_DATA_DIR="$(CURDIR)/build/home/jupyter" \
@@ -83,8 +88,8 @@ ISOLATED = JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= JUPYTER_DATA_DIR="$(CURDIR)/b
   IPYTHONDIR="$(CURDIR)/build/home/ipython" KERAS_HOME="$(CURDIR)/build/home/keras" \
   MPLCONFIGDIR="$(CURDIR)/build/home/matplotlib" PYTHONDONTWRITEBYTECODE=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 
-.PHONY: help setup lab smoke export-html submission colab colab-check template test test-browser test-slow test-lowest lint \
-  bench results clean FORCE
+.PHONY: help setup lab smoke export-html submission colab colab-check template solution grade nbgrader \
+  test test-browser test-nbgrader test-slow test-lowest lint bench results clean FORCE
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -111,15 +116,34 @@ colab: $(NAMES:%=build/colab/%.ipynb) ## write each notebook as one file for Col
 
 colab-check: $(NAMES:%=build/colab-check/%/executed.ipynb) ## run these at Colab's versions, in empty folders (slow)
 
-template: $(ENV) ## zip what students start from: notebooks, tests, helpers without solutions
-	@mkdir -p build && $(PY) export/to_template.py build/template.zip $(NOTEBOOKS)
-	@echo "hand out build/template.zip"
+template: $(ENV) one-sheet ## zip a sheet's kit for students: blanks, checks, hand-in (SHEET=, COLAB=1)
+	@mkdir -p build && $(PY) export/to_kit.py build/$(SHEET)-template$(if $(COLAB),-colab).zip $(SHEET) $(if $(COLAB),--colab)
+	@echo "hand out build/$(SHEET)-template$(if $(COLAB),-colab).zip"
+
+solution: $(ENV) one-sheet ## zip the kit's solved and answered twin (SHEET=, COLAB=1)
+	@mkdir -p build && $(PY) export/to_kit.py build/$(SHEET)-solution$(if $(COLAB),-colab).zip $(SHEET) --solution $(if $(COLAB),--colab)
+	@echo "wrote build/$(SHEET)-solution$(if $(COLAB),-colab).zip"
+
+grade: $(ENV) one-sheet ## grade a folder of hand-ins (SHEET=, HANDINS=folder)
+	@test -n "$(HANDINS)" || { echo "say which: make grade SHEET=$(SHEET) HANDINS=folder"; exit 1; }
+	@$(ISOLATED) $(PY) export/grade.py $(SHEET) "$(HANDINS)" build/grades-$(SHEET) --jobs $(JOBS)
+
+nbgrader: $(ENV) one-sheet ## write a sheet as an nbgrader course, build/nbgrader (SHEET=)
+	@mkdir -p build/nbgrader && $(PY) export/to_nbgrader.py build/nbgrader $(SHEET)
+	@echo "in build/nbgrader: nbgrader generate_assignment $(SHEET)"
+
+.PHONY: one-sheet
+one-sheet:
+	@test "$(SHEET)" != all || { echo "say which sheet: SHEET=nice, inn, diary or ae"; exit 1; }
 
 test: $(DEV) lint smoke ## lint, every notebook in smoke, unit tests
 	$(ISOLATED) $(PY) -m pytest -n 2
 
 test-browser: $(DEV) smoke ## the exported pages and JupyterLab in Chromium (apt install chromium)
 	$(ISOLATED) $(PY) -m pytest -m browser
+
+test-nbgrader: $(DEV) $(NBGRADER) ## nbgrader's round trip on three hand-ins (3 minutes)
+	$(ISOLATED) $(PY) -m pytest -m nbgrader
 
 test-slow: $(DEV) ## kill builds and trainings, and look at what is left (10 minutes)
 	$(ISOLATED) $(PY) -m pytest -m slow
@@ -138,7 +162,7 @@ results: $(ENV) ## gather build/results into results/results.json and the README
 	$(PY) results/collect.py
 
 clean: ## remove build/ and the environments
-	rm -rf build .venv .venv-colab .venv-bench .venv-lowest
+	rm -rf build .venv .venv-colab .venv-bench .venv-lowest .venv-nbgrader
 
 # ---- What the tasks are made of --------------------------------------------------------------------------------
 
@@ -185,12 +209,12 @@ endif
 build/colab/%.ipynb: notebooks/%.ipynb $(MODULES) export/to_colab.py export/convert.py | $(ENV)
 	@mkdir -p $(@D) && $(PY) export/to_colab.py $< $@
 
-$(COLAB): export/colab_versions.txt
+$(COLAB_ENV): export/colab_versions.txt
 	$(COLAB_PYTHON) -m venv --clear .venv-colab
 	.venv-colab/bin/python -m pip install --quiet -r $<
 	touch $@
 
-build/home/keras/filled: export/fill_keras_cache.py $(COLAB)
+build/home/keras/filled: export/fill_keras_cache.py $(COLAB_ENV)
 	KERAS_HOME="$(CURDIR)/build/home/keras" .venv-colab/bin/python $<
 	touch $@
 
@@ -200,13 +224,18 @@ $(LOWEST): requirements.txt requirements-dev.txt
 	.venv-lowest/bin/python -m pip install --quiet -r build/lowest.txt -r requirements-dev.txt
 	touch $@
 
+$(NBGRADER): requirements.txt constraints.txt
+	$(PYTHON) -m venv --clear .venv-nbgrader
+	.venv-nbgrader/bin/python -m pip install --quiet -r requirements.txt 'nbgrader>=0.9.5' -c constraints.txt
+	touch $@
+
 $(BENCH): requirements.txt constraints.txt bench/requirements.txt
 	$(PYTHON) -m venv --clear .venv-bench
 	.venv-bench/bin/python -m pip install --quiet -r requirements.txt -r bench/requirements.txt -c constraints.txt
 	touch $@
 
 # A folder that holds nothing but the one file, no other code to import, and the images in Keras' own cache.
-build/colab-check/%/executed.ipynb: build/colab/%.ipynb $(COLAB) build/home/keras/filled
+build/colab-check/%/executed.ipynb: build/colab/%.ipynb $(COLAB_ENV) build/home/keras/filled
 	@rm -rf $(@D) && mkdir -p $(@D) build/home && cp $< $(@D)/ && echo $*
 	@$(ISOLATED) PYTHONPATH= .venv-colab/bin/python export/run_notebook.py $(@D)/$*.ipynb $@ --profile smoke
 	@! grep -A4 '"name": "stderr"' $@ || { echo "$*: these lines would stand in the page"; exit 1; }

@@ -31,7 +31,7 @@ HINTS = ["a question", "where it stands", "the formula"]
 def task(exercise):
     """Return the Markdown of an exercise's task, with its hints folded."""
     here = not exercise["file"].endswith(".py")
-    where = "in the cell below" if here else f"in [{exercise['file']}](../{exercise['file']})"
+    where = "in the code cell below" if here else f"in [{exercise['file']}](../{exercise['file']})"
     if "bug" in exercise:
         where = "in the modules"
     title = f"### Task {exercise['number']}: `{exercise['name']}`"
@@ -53,9 +53,14 @@ def task_cells(exercise):
 
 
 def kit_notebook(notebook, name, listed, *, solved=False):
-    """Return a notebook with tasks and checks; unless solved, without its solutions and answers."""
+    """Return a notebook with tasks and checks; unless solved, without its solutions and answers.
+
+    Where `solved` is None, all stays as it is, the marks of solutions too.
+    """
     cells = []
     for cell in notebook.cells:
+        if "solution" in cell.metadata.get("tags", []) and not solved:
+            continue  # it gives an exercise or an answer away
         here = [one for one in listed if (one["notebook"], one["cell"]) == (name, cell.id)]
         inside = [one for one in here if one["file"] == name]
         if cell.cell_type == "code":
@@ -63,6 +68,8 @@ def kit_notebook(notebook, name, listed, *, solved=False):
                 cell.source = f"{SETUP}{cell.source.rstrip()}\nfrom checks import check"
             elif solved:
                 cell.source = exercises.without_markers(cell.source)
+            elif solved is None:
+                pass
             else:
                 cell.source = exercises.handed_out(cell.source, inside).rstrip("\n")
                 if exercises.answer_call(cell.source):
@@ -115,6 +122,10 @@ def readme(sheet, form):
         "TASKS": "\n".join(rows),
         "QUESTIONS": "\n".join(asked),
         "POINTS": str(sum(one["points"] for one in listed)),
+        "WORD": f'"{listed[-1]["name"]}"' if "bug" not in listed[-1] else '"bug and 6"',
+        "TASKCOUNT": str(len(listed)),
+        "QUESTIONCOUNT": str(len(entry["items"])),
+        "QUESTIONPOINTS": str(QUESTION_POINTS * len(entry["items"])),
         "HOURS": f"{sum(one['minutes'] for one in listed) / 60:.1f}",
     }
     text = (KIT / f"{form}.md").read_text(encoding="utf-8")

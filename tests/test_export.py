@@ -230,8 +230,8 @@ def test_make_knows_the_sheets_and_refuses_others(project):
 
 def test_make_alone_prints_the_help(project):
     text = make(project).stdout
-    targets = "setup lab smoke export-html submission colab colab-check template test test-browser lint bench results"
-    for target in f"{targets} clean".split():
+    targets = "setup lab smoke export-html submission colab colab-check template solution grade nbgrader"
+    for target in f"{targets} test test-browser test-nbgrader lint bench results clean".split():
         assert f"make {target} " in text
 
 

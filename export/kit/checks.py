@@ -56,8 +56,8 @@ def stopped(name, error):
     """Return the sentence for a solution that ends in an error."""
     told = " ".join(str(error).split())[:200]
     missing = re.search(r"Task \d+, .* is not solved yet", told)
-    if missing:
-        return f"{missing[0]}."
+    if missing or (isinstance(error, NotImplementedError) and not told):
+        return f"{missing[0] if missing else f'{name} is not solved yet'}."
     own = [f for f in traceback.extract_tb(error.__traceback__) if not is_library(f.filename)]
     place = f" (line {own[-1].lineno} of {Path(own[-1].filename).name}: {own[-1].line})" if own else ""
     return f"{name} stops with {type(error).__name__}: {told}{place}"
@@ -91,17 +91,22 @@ def written_in(exercise, folder=None):
 
 
 def definitions(sources):
-    """Return the names that cells define, without running what they compute: imports, functions, classes, aliases."""
+    """Return the names that cells define, without running what they compute: imports, functions, classes, constants."""
     names = {}
     for source in sources:
-        lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]
+        lines = [line for line in source.splitlines() if not re.match(r"\s*[%!?]|.*\?\s*$", line)]
         with contextlib.suppress(SyntaxError):
             for node in ast.parse("\n".join(lines)).body:
-                alias = isinstance(node, ast.Assign) and isinstance(node.value, (ast.Attribute, ast.Constant))
-                if alias or isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)):
+                constant = isinstance(node, ast.Assign) and not calls_something(node.value)
+                if constant or isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)):
                     with contextlib.suppress(Exception):  # a default value may be something that is computed
                         exec(compile(ast.Module([node], []), "notebook", "exec"), names)
     return names
+
+
+def calls_something(value):
+    """Return whether an expression calls a function, other than within a lambda."""
+    return not isinstance(value, ast.Lambda) and any(isinstance(node, ast.Call) for node in ast.walk(value))
 
 
 def check_all(exercises, report, folder=None):
@@ -943,26 +948,30 @@ def bernoulli(function):
     compare("KL(0.4 ‖ 0.8)", function(0.4, 0.8), first + second, mistakes)
     grid = np.array([0.1, 0.5, 0.9])
     with np.errstate(all="ignore"):
-        compare("the KL of an array", function(0.4, grid), sum(terms(0.4, grid)))
+        compare("the KL of an array q", function(0.4, grid), sum(terms(0.4, grid)))
+        compare("the KL of an array p", function(grid, 0.4), sum(terms(grid, 0.4)))
         edges = {(0.0, 0.5): np.log(2), (1.0, 0.5): np.log(2), (0.0, 0.0): 0.0, (1.0, 1.0): 0.0}
         for (p, q), right in edges.items():
             received = function(p, q)
             if np.isnan(received):
                 raise Wrong(f"KL({p} ‖ {q}) is NaN: 0 log 0 counts as 0")
             compare(f"KL({p} ‖ {q})", received, right)
-        if not function(0.5, 0.0) == np.inf:
-            raise Wrong("KL(0.5 ‖ 0) must be infinite: q excludes what p allows")
+        for p, q in ((0.5, 0.0), (0.4, 1.0), (1.0, 0.0), (0.0, 1.0)):
+            if not function(p, q) == np.inf:
+                raise Wrong(f"KL({p} ‖ {q}) must be infinite: q excludes what p allows")
+        ends = np.array([0.0, 0.5, 1.0])
+        compare("the KL of an array with 0 and 1", function(ends, 0.5), [np.log(2), 0.0, np.log(2)])
 
 
 def matrix_of_convolution(function):
     """Check convolution_matrix of notebook 10."""
-    for size, stride in ((7, 2), (5, 1)):
-        kernel, out = numbers(3, 3, seed=stride).astype(float), (size - 3) // stride + 1
+    for size, stride, k in ((7, 2, 3), (5, 1, 3), (6, 2, 3), (6, 2, 2)):
+        kernel, out = numbers(k, k, seed=stride).astype(float), (size - k) // stride + 1
 
-        def placed(kernel, size=size, stride=stride, out=out):
+        def placed(kernel, size=size, stride=stride, out=out, k=k):
             matrix = np.zeros((out, out, size, size))
             for i, j in np.ndindex(out, out):
-                matrix[i, j, stride * i : stride * i + 3, stride * j : stride * j + 3] = kernel
+                matrix[i, j, stride * i : stride * i + k, stride * j : stride * j + k] = kernel
             return matrix
 
         right, shape = placed(kernel), (out**2, size**2)
@@ -976,8 +985,10 @@ def matrix_of_convolution(function):
             "the matrix must have two axes: reshape to (outputs, pixels)": right,
         }
         received = np.asarray(function(kernel, size, stride))
-        if stride == 2 and received.shape == (25, 49):
+        if (size, received.shape) == (7, (25, 49)):
             raise Wrong("the stride is ignored: the kernel moves by `stride` pixels")
+        if k == 2 and received.shape != order.shape:
+            raise Wrong(f"for a kernel of 2×2 pixels C must have shape {order.shape}, got {received.shape}")
         compare("C", received, order, mistakes)
 
 
@@ -1003,39 +1014,66 @@ def kl_of_codes(function):
 def latent_code(kind):
     """Check LatentCode.call of notebook 10: reparameterization, and β·KL as a loss."""
     keras.utils.set_random_seed(0)
-    layer, mean, log_deviation = kind(4.0), np.full((4000, 2), 3.0, np.float32), np.full((4000, 2), -0.7, np.float32)
-    log_deviation[:, 1] = 0.3
+    layer = kind(4.0)
+    mean, log_deviation = np.full((4000, 2), 3.0, np.float32), np.full((4000, 2), -0.7, np.float32)
+    log_deviation[:, 1], mean[2000:] = 0.3, 1.0  # two kinds of rows
     z = np.asarray(layer([tf.constant(mean), tf.constant(log_deviation)]))
     compare("the shape of z", z.shape, (4000, 2))
     if np.abs(z - mean).max() < 1e-6:
         raise Wrong("z is the mean: add σ times normal noise")
-    spread = z.std(0)
+    noise = z - mean
     named = {
-        "σ is the exponential of log_deviation, but that itself multiplies the noise": [0.7, 0.3],
+        "the noise is multiplied by log_deviation: multiply it by σ, its exponential": [0.7, 0.3],
         "log_deviation is taken for the logarithm of the variance: σ = exp(log σ)": np.exp([-0.35, 0.15]),
         "the noise has deviation 1: multiply it by σ": [1.0, 1.0],
         "the noise is multiplied by the variance: multiply by σ": np.exp([-1.4, 0.6]),
         "all samples of the batch get the same noise: draw an ε for each value": [0.0, 0.0],
     }
-    compare("the deviation of z", spread, np.exp([-0.7, 0.3]), named, tolerance=0.04)
-    if abs(np.corrcoef(z.T)[0, 1]) > 0.9:
+    compare("the deviation of z", noise.std(0), np.exp([-0.7, 0.3]), named, tolerance=0.04)
+    epsilon = noise / noise.std(0)
+    if len(np.unique(epsilon.round(4))) < 4000:
+        raise Wrong("some values get the same noise: draw an ε for each value")
+    if abs(np.corrcoef(epsilon.T)[0, 1]) > 0.9:
         raise Wrong("all dimensions get the same noise: draw an ε for each value")
-    compare("the mean of z", z.mean(0), [3.0, 3.0], tolerance=0.05)
-    kl = 0.5 * (9 + np.exp([-1.4, 0.6]) - 1 - np.array([-1.4, 0.6])).sum()
+    if abs((epsilon**4).mean() - 3) > 0.5:
+        raise Wrong("the noise is not normal: draw ε from N(0, 1)")
+    compare("the mean of the noise", noise.mean(0), [0.0, 0.0], tolerance=0.06)
+    kl = 0.5 * (mean**2 + np.exp(2 * log_deviation) - 1 - 2 * log_deviation).sum(1)
     if not layer.losses:
         raise Wrong("the layer adds no loss: call self.add_loss with β times the mean KL")
     mistakes = {
-        "β is missing": kl,
-        "the KL is summed over the batch: take the mean": 4 * kl * 4000,
-        "the loss has the wrong sign: the KL is to become small": -4 * kl,
+        "β is missing": kl.mean(),
+        "the KL is summed over the batch: take the mean": 4 * kl.sum(),
+        "the loss has the wrong sign: the KL is to become small": -4 * kl.mean(),
+        "the loss is that of the first sample: take the mean over the batch": 4 * kl[0],
     }
-    compare("the loss that the layer adds", sum(float(loss) for loss in layer.losses), 4 * kl, mistakes)
-    with tf.GradientTape() as tape:
-        watched = tf.constant(log_deviation)
-        tape.watch(watched)
-        total = tf.reduce_sum(layer([tf.constant(mean), watched]))
-    if tape.gradient(total, watched) is None:
-        raise Wrong("no gradient reaches log_deviation: write z as mean + exp(log_deviation) · ε")
+    compare("the loss that the layer adds", sum(float(loss) for loss in layer.losses), 4 * kl.mean(), mistakes)
+    if np.array_equal(z, layer([tf.constant(mean), tf.constant(log_deviation)])):
+        raise Wrong("each call draws the same noise: draw it anew, without a fixed seed")
+    reach_inputs(layer, mean[:5], log_deviation[:5])
+    inputs = [keras.Input((2,)), keras.Input((2,))]
+    try:
+        model = keras.Model(inputs, kind(1.0)(inputs))
+    except Exception as error:
+        why = " ".join(str(error).split())[:100]
+        raise Wrong(
+            f"no model can be built with it ({why}): the batch's size is not known then, use tf.shape"
+        ) from None
+    compare("the shape of z in a model", model([mean[:5], log_deviation[:5]]).shape, (5, 2))
+
+
+def reach_inputs(layer, mean, log_deviation):
+    """Raise Wrong unless gradients of the code and of the loss reach both inputs."""
+    inputs = {"mean": tf.constant(mean), "log_deviation": tf.constant(log_deviation)}
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(list(inputs.values()))
+        total = tf.reduce_sum(layer(list(inputs.values())))
+        loss = tf.add_n(layer.losses)
+    for name, value in inputs.items():
+        if tape.gradient(total, value) is None:
+            raise Wrong(f"no gradient of z reaches {name}: write z as mean + exp(log_deviation) · ε")
+        if tape.gradient(loss, value) is None:
+            raise Wrong(f"no gradient of the loss reaches {name}")
 
 
 def built(layers):
@@ -1051,15 +1089,28 @@ def built(layers):
     return model
 
 
+def layers_of(model):
+    """Return a model's layers, those of models within it too."""
+    nested = [layers_of(layer) if hasattr(layer, "layers") else [layer] for layer in model.layers]
+    return [layer for some in nested for layer in some]
+
+
 def kinds(model):
     """Return the names of a model's layers' classes."""
-    return [type(layer).__name__ for layer in model.layers]
+    return [type(layer).__name__ for layer in layers_of(model)]
+
+
+def dense(model):
+    """Return the widths and the names of the activations of a model's dense layers."""
+    found = [layer for layer in layers_of(model) if isinstance(layer, keras.layers.Dense)]
+    return [layer.units for layer in found], [layer.activation.__name__ for layer in found]
 
 
 def convolutional_model(function):
     """Check model_b of notebook 10."""
     for task in ("reconstruction", "denoising"):
-        found = kinds(built(function(task)))
+        model = built(function(task))
+        found = kinds(model)
         if "Dense" in found:
             raise Wrong("B has no dense layers: convolutions take their place")
         if "Conv2D" not in found:
@@ -1068,17 +1119,18 @@ def convolutional_model(function):
             raise Wrong("for reconstruction the decoder goes up by transposed convolutions")
         if task == "denoising" and "Conv2DTranspose" in found:
             raise Wrong("for denoising the transposed convolutions are replaced by up-sampling and a convolution")
-    shapes = [layer.output.shape[1:3] for layer in built(function(task)).layers if len(layer.output.shape) == 4]
-    if (7, 7) not in shapes:
-        raise Wrong(f"the code must be 7×7 pixels wide, two steps of stride 2 down from 28×28, got {shapes}")
+        if task == "denoising" and "UpSampling2D" not in found:
+            raise Wrong("for denoising the decoder goes up by up-sampling (UpSampling2D) and a convolution")
+        shapes = [layer.output.shape[1:3] for layer in layers_of(model) if len(layer.output.shape) == 4]
+        if (7, 7) not in shapes:
+            raise Wrong(f"the code must be 7×7 pixels wide, two steps of stride 2 down from 28×28, got {shapes}")
 
 
 def deeper_model(function):
     """Check model_c of notebook 10."""
-    widths = [
-        layer.units for layer in built(function("reconstruction")).layers if isinstance(layer, keras.layers.Dense)
-    ]
-    if "Conv2D" in kinds(built(function("reconstruction"))):
+    model = built(function("reconstruction"))
+    widths, activations = dense(model)
+    if "Conv2D" in kinds(model):
         raise Wrong("C is made from A, whose layers are dense, not from B")
     if widths == [64, 784]:
         raise Wrong("this is model A: add one more layer to the encoder")
@@ -1088,28 +1140,30 @@ def deeper_model(function):
         raise Wrong("the new layer stands in the decoder: it belongs before the code of 64")
     if len(widths) != 3 or widths[1:] != [64, 784]:
         raise Wrong(f"C must end as A does, in 64 and 784, got dense layers of {widths}")
-    if not 64 < widths[0] <= 784:
-        raise Wrong(f"a layer of {widths[0]} before a code of 64 is a second bottleneck: choose one between 64 and 784")
+    if widths[0] < 64:
+        raise Wrong(f"a layer of {widths[0]} before a code of 64 is a second bottleneck: make it wider than 64")
+    if activations[0] == "linear" and len(kinds(model)) == 3:
+        raise Wrong("the new layer has no activation: two linear maps in a row are one")
 
 
 def own_model(function):
     """Check model_d of notebook 10: any model of one's own that differs from A and C and can be trained."""
-    models = [built(function(task)) for task in ("reconstruction", "denoising")]
-    found = kinds(models[0])
-    dense = [layer.units for layer in models[0].layers if isinstance(layer, keras.layers.Dense)]
-    if dense == [64, 784] and len(found) == 2:
-        raise Wrong("this is model A: change something")
-    if len(dense) == 3 and dense[1:] == [64, 784] and len(found) == 3:
-        raise Wrong("this is model C: change something else")
-    narrowest = min(int(np.prod(layer.output.shape[1:])) for layer in models[0].layers)
-    if narrowest >= 784:
-        raise Wrong("there is no bottleneck: some layer must be narrower than the image")
-    model, x = models[0], numbers(64, 784) ** 2 / 9
-    model.compile(keras.optimizers.Adam(1e-3), "mse")
-    before = model.evaluate(x, x, verbose=0)
-    model.fit(x, x, epochs=3, verbose=0)
-    if not model.evaluate(x, x, verbose=0) < before:
-        raise Wrong("three steps of training do not lower the loss")
+    for task in ("reconstruction", "denoising"):
+        keras.utils.set_random_seed(0)
+        model = built(function(task))
+        plain = set(kinds(model)) == {"Dense"} and all(layer.activity_regularizer is None for layer in layers_of(model))
+        if plain and dense(model) == ([64, 784], ["leaky_relu", "sigmoid"]):
+            raise Wrong("this is model A: change something")
+        if plain and dense(model) == ([256, 64, 784], ["relu", "leaky_relu", "sigmoid"]):
+            raise Wrong("this is model C: change something else")
+        if min(int(np.prod(layer.output.shape[1:])) for layer in layers_of(model)) >= 784:
+            raise Wrong("there is no bottleneck: some layer must be narrower than the image")
+        x = np.clip(numbers(64, 784) ** 2 / 9, 0, 1)
+        model.compile(keras.optimizers.Adam(1e-3), "mse")
+        before = model.evaluate(x, x, verbose=0)
+        model.fit(x, x, epochs=3, verbose=0)
+        if not model.evaluate(x, x, verbose=0) < before:
+            raise Wrong("three epochs of training do not lower the loss")
 
 
 # ---- The diary's six bugs --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The checks of all exercises, in their order: `pytest`, or `pytest -k backward` for some of them."""
+"""The checks of all exercises, in their order: `pytest`, or `pytest -k NAME` for one of them."""
 
 import json
 from pathlib import Path
