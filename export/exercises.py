@@ -91,6 +91,15 @@ def answer_call(source):
     return None
 
 
+def without_conditions(source):
+    """Return a cell's source without a list named `supported`: the conditions of an answer."""
+    lines = source.splitlines()
+    for statement in reversed(ast.parse(source).body if "supported = " in source else []):
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "supported":
+            del lines[statement.lineno - 1 : statement.end_lineno]
+    return "\n".join(lines)
+
+
 def without_answer(source):
     """Return what a cell computes besides its answer, and the blank answer."""
     first, last, item = answer_call(source)

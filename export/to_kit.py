@@ -23,7 +23,7 @@ KIT = ROOT / "export/kit"
 QUESTION_POINTS = 2  # for each written answer; they are graded by hand
 # What makes pages and the hand-in of executed notebooks; a pattern each.
 TOOLS = ["convert.py", "exercises.py", "make_index.py", "make_zip.py", "page.css", "run_notebook.py", "sheets.py"]
-TOOLS += ["sheets.toml", "to_html.py", "fonts/*", "template/*"]
+TOOLS += ["to_html.py", "fonts/*", "template/*"]
 SETUP = "%load_ext autoreload\n%autoreload 2\n\n"  # a changed module is read again before each cell
 HINTS = ["a question", "where it stands", "the formula"]
 
@@ -71,7 +71,7 @@ def kit_notebook(notebook, name, listed, *, solved=False):
             elif solved is None:
                 pass
             else:
-                cell.source = exercises.handed_out(cell.source, inside).rstrip("\n")
+                cell.source = exercises.without_conditions(exercises.handed_out(cell.source, inside)).rstrip("\n")
                 if exercises.answer_call(cell.source):
                     cells += before_answer(cell)
         elif cell.source.startswith("## What I would tell a friend") and not solved:
@@ -158,6 +158,8 @@ def members(sheet, *, solved=False):
     for pattern in TOOLS:
         paths = sorted((ROOT / "export").glob(pattern))
         files |= {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths}
+    manifest = re.split(r"(?m)^(?=\[\w+\]$)", (ROOT / "export/sheets.toml").read_text(encoding="utf-8"))
+    files["export/sheets.toml"] = next(part for part in manifest if part.startswith(f"[{sheet}]")).encode()
     tools = [r for r in (ROOT / "requirements-dev.txt").read_text().splitlines() if r.startswith("pytest>")]
     files["requirements.txt"] = "\n".join([(ROOT / "requirements.txt").read_text().strip(), *tools, ""]).encode()
     files |= {"README.md": readme(sheet, "README").encode(), "exercises.json": told_of(sheet).encode()}

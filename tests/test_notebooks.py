@@ -77,6 +77,11 @@ def test_prose_before_code_and_cells_of_readable_size(notebook):
     assert 300 <= words <= 2000
 
 
+def test_no_notebook_takes_the_name_of_the_kits_check(notebook):
+    source = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
+    assert not re.search(r"^\s*check\b *=|\bfor check\b|\bdef check\(", source, re.MULTILINE)
+
+
 def test_results_are_saved_under_the_notebooks_name():
     for path in NOTEBOOKS:
         source = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")

@@ -43,6 +43,11 @@ def check(name, thing=None):
     """
     if name not in CHECKS:
         raise ValueError(f"name must be one of {sorted(CHECKS)}, got {name!r}")
+    for module in (nh, ni, ne):  # one that can't be read is not read again: the old code would be checked
+        try:
+            ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+        except SyntaxError as error:
+            raise Wrong(f"{Path(module.__file__).name} can't be read: line {error.lineno}, {error.msg}") from None
     try:
         CHECKS[name](*([] if thing is None else [thing]))
     except Wrong as wrong:
@@ -54,7 +59,7 @@ def check(name, thing=None):
 
 def stopped(name, error):
     """Return the sentence for a solution that ends in an error."""
-    told = " ".join(str(error).split())[:200]
+    told = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))[:200]
     missing = re.search(r"Task \d+, .* is not solved yet", told)
     if missing or (isinstance(error, NotImplementedError) and not told):
         return f"{missing[0] if missing else f'{name} is not solved yet'}."
@@ -65,7 +70,8 @@ def stopped(name, error):
 
 def is_library(filename):
     """Return whether a file is neither a student's module nor a cell of a notebook."""
-    return Path(filename).name in ("checks.py", "grade_one.py") or "<frozen" in filename or "site-packages" in filename
+    own = Path(filename).name in ("checks.py", "grade_one.py")
+    return own or "site-packages" in filename or "<frozen" in filename or filename.endswith(".pyx")
 
 
 def written_in(exercise, folder=None):
@@ -151,11 +157,18 @@ def run(function, *arguments, outputs=1, **options):
     if eager is None:
         raise Wrong("nothing is returned")
     arguments = [None if a is None else tf.constant(a) for a in arguments]
+    # As in a flow: the number of rows is not known while the graph is made.
+    specs = [None if a is None else tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in arguments]
     try:
-        compiled = tf.function(lambda *given: function(*given, **options), autograph=False)(*arguments)
+        graph = tf.function(lambda *given: function(*given, **options), autograph=False)
+        compiled = graph.get_concrete_function(*specs)(*(a for a in arguments if a is not None))
     except Exception as error:
-        why = " ".join(str(error).split())[:120]
-        raise Wrong(f"it works eagerly but not in a graph ({why}): use TensorFlow's operations, not NumPy's") from None
+        why = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))
+        why = re.sub(r'.*(?=[A-Z]\w+Error:)|^in user code: File "[^"]*", line \d+, in .*?\*? ', "", why)[:100]
+        raise Wrong(
+            f"it works eagerly but not in a graph, where the number of rows is not known ({why}): use TensorFlow's "
+            "operations, and tf.shape(x)[0] or tf.zeros_like(x[:, 0]) where you need that number"
+        ) from None
     for a, b in zip(*(tf.nest.flatten(result) for result in (eager, compiled)), strict=True):
         compare("the result in a graph", b, a)
     return eager
@@ -471,9 +484,13 @@ class Toy(keras.layers.Layer):
         super().__init__()
         self.input_size, self.condition_size, self.seen_in_training, self.built = 2, condition_size, False, True
         self.a, self.b, self.c = a, self.add_weight(shape=(), initializer=keras.initializers.Constant(b)), c
+        self.fixed = self.add_weight(shape=(), initializer="ones", trainable=False)  # as a rotation's matrix
+        self.only_backward = False
 
     def forward(self, x, condition=None, training=False):
         """Return z (N, 2) and log|det| (N,)."""
+        if self.only_backward:
+            raise Wrong("backward runs forward: call each transform's backward")
         self.seen_in_training |= bool(training)
         self.look_at(condition)
         z = tf.stack([self.a * x[:, 0] + self.b.value, x[:, 1] * tf.exp(self.c * x[:, 0])], 1)
@@ -527,6 +544,7 @@ def chain_forward():
         compare("z", z, codes[-1], mistakes)
         det_mistakes = {
             "log_det is that of the last transform: add up all of them": dets[-1],
+            "log_det is zero: add up those of the transforms (a product that begins with 0 stays 0)": np.zeros(6),
             "log_det has the wrong sign": -sum(dets),
             "the log-determinants are multiplied: add them": np.prod(dets, axis=0),
             "log_det is summed over the batch: keep one number for each sample": np.sum(dets),
@@ -546,6 +564,7 @@ def chain_backward():
     """Check Flow._backward (NICE, section 2)."""
     for size in (0, 2):
         flow, z, condition = toy_chain(size), numbers(6, 2), numbers(6, size, seed=1)
+        order = list(flow.transforms)
 
         def undone(transforms, condition=condition, x=z):
             x = tf.constant(x)
@@ -553,21 +572,23 @@ def chain_backward():
                 x = transform.backward(x, condition if transform.condition_size else None)
             return x
 
+        for transform in order:
+            transform.only_backward = True
         mistakes = {
-            "the transforms are undone in forward's order: undo the last one first": undone(flow.transforms),
-            "backward runs forward: call each transform's backward": chained(flow.transforms, z, condition)[0][-1],
-            "forward runs in reverse order: call each transform's backward": chained(
-                flow.transforms[::-1], z, condition
-            )[0][-1],
-            "the first transform is left out": undone(flow.transforms[:0:-1]),
-            "each transform gets z itself: give it what the one before returned": undone(flow.transforms[:1]),
+            "the transforms are undone in forward's order: undo the last one first": undone(order),
+            "the first transform is left out": undone(order[:0:-1]),
+            "each transform gets z itself: give it what the one before returned": undone(order[:1]),
         }
-        compare("x", run(flow._backward, z, condition), undone(flow.transforms[::-1]), mistakes)
+        x = flow._backward(tf.constant(z), condition)
+        if list(flow.transforms) != order:
+            raise Wrong("self.transforms itself is reversed, and stays so: go through reversed(self.transforms)")
+        compare("x", x, undone(order[::-1]), mistakes)
+        run(flow._backward, z, condition)
 
 
 def alternating_chain():
     """Check coupling_chain (NICE, section 3.2)."""
-    layers = nh.coupling_chain(nh.AdditiveCoupling, 5, 3, hidden_size=4, hidden_layers=1, seed=0)
+    layers = small_chain(nh.AdditiveCoupling, 5, 3, seed=0)
     if not isinstance(layers, list) or len(layers) != 3:
         raise Wrong(f"a list of 3 couplings must be returned, got {layers!r:.80}")
     if len({id(layer) for layer in layers}) < 3:
@@ -579,17 +600,34 @@ def alternating_chain():
         raise Wrong(f"the couplings must keep the first part and the second in turn, got swap = {swaps}")
     if len({id(layer.network) for layer in layers}) < 3:
         raise Wrong("the couplings share a network: each needs one of its own")
-    if any(layer.split != "odd-even" for layer in layers):
+    split = small_chain(nh.AdditiveCoupling, 4, 1, split="half", seed=0)[0].split
+    if (layers[0].split, split) != ("odd-even", "half"):
         raise Wrong("`split` is not passed on to the couplings")
     first, third = (layers[i].network.get_weights()[0] for i in (0, 2))
     if np.array_equal(first, third):
         raise Wrong("all networks start from the same weights: give each a seed of its own, such as [seed, i]")
-    again = nh.coupling_chain(nh.AdditiveCoupling, 5, 3, hidden_size=4, hidden_layers=1, seed=0)
+    again = small_chain(nh.AdditiveCoupling, 5, 3, seed=0)
     if not np.array_equal(first, again[0].network.get_weights()[0]):
         raise Wrong("the same seed gives other weights: derive each network's seed from `seed`")
     if first.shape[1] != 4:
         raise Wrong("hidden_size and hidden_layers are not passed on to mlp")
-    nh.coupling_chain(nh.AffineCoupling, 4, 2, hidden_size=4, hidden_layers=1)  # twice as many outputs, and no seed
+    try:
+        small_chain(nh.AffineCoupling, 4, 2)
+    except TypeError:
+        raise Wrong("without a seed it must work too: mlp's seed is None then, not [None, i]") from None
+
+
+def small_chain(kind, columns, number, **options):
+    """Return a student's chain with small networks; names a network that does not fit."""
+    try:
+        return nh.coupling_chain(kind, columns, number, hidden_size=4, hidden_layers=1, **options)
+    except ValueError as error:
+        if "network must map" not in str(error):
+            raise
+        raise Wrong(
+            f"a network does not fit its coupling ({error}): each coupling needs one of its own, for the columns "
+            "that coupling_sizes(input_size, swap=…) says"
+        ) from None
 
 
 def log_likelihood():
@@ -612,6 +650,10 @@ def log_likelihood():
             "the prior's density is added, not its logarithm": np.exp(density) + log_det,
             "the density is returned: return its logarithm": np.exp(density + log_det),
             "the sign is wrong: return log p, not the loss −log p": -(density + log_det),
+            "the log-determinant is summed over the batch: each sample has its own": density + log_det.sum(),
+            "the prior's log-density is summed over the batch: self.prior.log_prob(z) is one number a sample already": (
+                density.sum() + log_det
+            ),
             "the mean over the batch is returned: one number for each sample is needed": (density + log_det).mean(),
             "the sum over the batch is returned: one number for each sample is needed": (density + log_det).sum(),
             "log-density and log-determinant are multiplied: logarithms are added": density * log_det,
@@ -621,6 +663,9 @@ def log_likelihood():
             normal = (-0.5 * z**2 - 0.5 * np.log(2 * np.pi)).sum(1)
             mistakes["the prior is always the normal one: use self.prior"] = normal + log_det
         compare("log p", run(flow._log_prob, x, np.zeros((6, 0), np.float32)), density + log_det, mistakes)
+        if any(transform.seen_in_training for transform in flow.transforms):
+            raise Wrong("the flow runs as in training: the likelihood of a point must not depend on its batch")
+    toy_chain(2)._log_prob(tf.constant(x), tf.constant(numbers(6, 2, seed=1)))  # a condition that gets lost is named
 
 
 def samples():
@@ -695,6 +740,8 @@ def train_step():
             "the extra loss is subtracted: add it to the loss": start + rate * (slope_of_nats + slope + slope_of_nats),
         }
         compare("a weight after the step", b, start - rate * slope, mistakes)
+        if int(flow.optimizer.iterations) != 1:
+            raise Wrong("the step is not flow.optimizer's: give its apply the gradients and the variables, once")
         if not flow.transforms[0].seen_in_training:
             raise Wrong("forward must run with training=True here")
         step = tf.function(

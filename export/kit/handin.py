@@ -117,7 +117,10 @@ def main():
         to_html.export(path, RUN / f"{name}.html")
     written = sum(bool(answer.text) and answer.text != NOT_ANSWERED for answer in answers)
     print(f"{written} of {len(sheets.load()[TOLD['sheet']]['items'])} questions answered")
-    make_index.main(RUN, TOLD["sheet"], *names)
+    title, _, rest = make_index.index(RUN, TOLD["sheet"], names).partition("\n")
+    smoke = "\n\nA run in the profile `smoke`: its numbers mean nothing." if options.profile == "smoke" else ""
+    make_index.page(f"{title}\n\n{summary(messages)}{smoke}\n{rest}", RUN / "index.html")
+    make_index.page(make_index.modules(), RUN / "modules.html")
     (RUN / "checks.json").write_text(json.dumps(messages, indent=1), encoding="utf-8")
     files = [RUN / f"{name}.{kind}" for name in names for kind in ("ipynb", "html")]
     # A notebook that can't be run is handed in as it is.
