@@ -552,8 +552,7 @@ def likelihood_step(flow, x, condition=None, extra_loss=None):
         nats = tf.reduce_mean(flow.prior.log_prob(z) + log_det)
         extra = extra_loss(flow, x, z, condition) if extra_loss else tf.constant(0.0)
         loss = extra - nats
-    weights = flow.trainable_variables
-    # Zero for a weight that has no part in the loss.
+    weights = flow.trainable_variables  # one that has no part in the loss gets a zero
     gradients = tape.gradient(loss, [w.value for w in weights], unconnected_gradients="zero")
     flow.optimizer.apply(gradients, weights)
     return nats, extra
@@ -691,11 +690,10 @@ def reconstruction_loss(k, weight):
 
 
 def check_flow(flow, x, condition=None, *, tolerance=1e-3):
-    """Check each transform, then the whole flow: both round trips, the log-determinant against autodiff, own weights.
+    """Check each transform, then the flow: round trips, log-determinant against autodiff, log_prob, own weights.
 
     Args:
-        x: samples (N, D); the first eight are checked.
-        condition: (N, C) for a conditional flow.
+        x: samples (N, D), of which the first eight are checked; with condition (N, C) for a conditional flow.
         tolerance: for every error, relative to 1 + the largest value compared.
 
     Returns:
@@ -719,6 +717,9 @@ def check_flow(flow, x, condition=None, *, tolerance=1e-3):
         rows[name] = _check_transform(transform, h, condition if transform.condition_size else None, name, tolerance)
         h, _ = transform.forward(h, condition if transform.condition_size else None)
     rows["whole flow"] = _check_transform(flow, x, condition, "whole flow", tolerance)
+    log_prob, (z, log_det) = flow.log_prob(x, condition), flow.forward(x, condition)
+    if not np.allclose(log_prob, flow.prior.log_prob(z) + log_det, rtol=tolerance, atol=tolerance):
+        raise AssertionError("whole flow: log_prob is not the prior's log-density of the code plus log_det")
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -732,13 +733,12 @@ def _check_transform(transform, x, condition, name, tolerance):
         codes, _ = transform.forward(copies, None if condition is None else tf.repeat(condition, columns, axis=0))
     jacobian = tape.gradient(codes, copies, output_gradients=tf.tile(tf.eye(columns), (rows, 1)))
     autodiff = np.linalg.slogdet(jacobian.numpy().reshape(rows, columns, columns).astype(np.float64))[1]
-    x_back = transform.backward(z, condition)
     # Codes beside those of data: backward may undo forward on the data and nowhere else.
     other = z + tf.random.stateless_normal(z.shape, (1, 2)) * tf.math.reduce_std(z) * 0.1
     z_back, _ = transform.forward(transform.backward(other, condition), condition)
-    log_det = np.asarray(log_det)
-    if log_det.shape != autodiff.shape:
-        raise AssertionError(f"{name}: log_det must have shape {autodiff.shape}, got {log_det.shape}")
+    if np.shape(log_det) != autodiff.shape:
+        raise AssertionError(f"{name}: log_det must have shape {autodiff.shape}, got {np.shape(log_det)}")
+    x_back = transform.backward(z, condition)
     pairs = {"round_trip_x": (x_back, x), "round_trip_z": (z_back, other), "log_det_error": (log_det, autodiff)}
     errors = {}
     for key, (received, expected) in pairs.items():

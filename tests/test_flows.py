@@ -369,6 +369,24 @@ def test_check_flow_finds_shared_weights():
         nh.check_flow(nh.Flow([first, second]), sample_data(6, 4)[0])
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda z, log_det, prior: prior.log_prob(z),
+        lambda z, log_det, prior: prior.log_prob(z) - log_det,
+        lambda z, log_det, prior: tf.reduce_mean(prior.log_prob(z) + log_det),
+    ],
+)
+def test_check_flow_finds_a_wrong_likelihood(wrong):
+    class Wrong(nh.Flow):
+        def _log_prob(self, x, condition):
+            return wrong(*self._forward(x, condition), self.prior)
+
+    flow = Wrong([make_coupling(nh.AffineCoupling, 4), nh.OrthogonalMixing(4, seed=0)])
+    with pytest.raises(AssertionError, match="whole flow: log_prob is not"):
+        nh.check_flow(flow, sample_data(6, 4)[0])
+
+
 def test_check_flow_passes_a_right_flow():
     flow = randomize(nh.RealNVP(5, 8, 3, condition_size=2), scale=0.3)
     table = nh.check_flow(flow, *sample_data(6, 5, 2))

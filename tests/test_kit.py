@@ -125,6 +125,17 @@ def test_markers_stand_where_the_manifest_says_and_nowhere_else():
     }
 
 
+def test_markers_reach_no_page_and_no_colab_file(tmp_path):
+    marks = (exercises.BEGIN, exercises.END)
+    smoke = [path for kind in ("ipynb", "html") for path in (ROOT / "build/smoke").glob(f"*.{kind}")]
+    assert len(smoke) >= 10  # `make smoke` has made them
+    for path in smoke:
+        assert not any(mark in path.read_text(encoding="utf-8") for mark in marks), path.name
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        subprocess.run([sys.executable, ROOT / "export/to_colab.py", path, tmp_path / path.name], check=True)
+        assert not any(mark in (tmp_path / path.name).read_text(encoding="utf-8") for mark in marks), path.name
+
+
 @pytest.mark.parametrize("sheet", SHEETS)
 def test_the_notebooks_tags_are_those_of_the_manifest(sheet):
     for name in sheets.load()[sheet]["notebooks"]:
