@@ -100,6 +100,11 @@ def test_each_exercise_has_a_check_and_enough_answers_to_try_it():
     assert min(len(some["right"]) for some in ANSWERS.values()) >= 2
 
 
+def test_the_readme_counts_the_answers_right():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"has {len(WRONG)} wrong answers" in readme and f"and {len(RIGHT)} right ones" in readme
+
+
 def test_an_error_names_its_line():
     def broken(p, q):
         return undefined_name  # noqa: F821
