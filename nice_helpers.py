@@ -4,7 +4,8 @@ Conventions, the same everywhere: `forward` maps data x to code (latent) z, `bac
 log-determinant is log|det dz/dx|, that of `forward`. Likelihoods are natural logarithms (nats) of the density in data
 space. N counts samples, D dimensions, C the columns of a condition; arrays are (N, D) and float32.
 
-Beside it: nice_images, nice_data, nice_evaluation, nice_figures, and nice_backend (speed, checks of input).
+Beside it: nice_images, nice_data, nice_evaluation, nice_figures, and nice_backend (speed, checks of input). What stands
+between ### BEGIN SOLUTION and ### END SOLUTION is an exercise for students (export/exercises.toml).
 
 Sources:
     NICE     Dinh, Krueger, Bengio: NICE: Non-linear Independent Components Estimation, 2014, arXiv:1410.8516
@@ -85,8 +86,7 @@ def bits_per_dim(nats, dimensions, levels=256):
 def mlp(input_size, output_size, *, hidden_size, hidden_layers, normalization=None, residual=False, seed=None):
     """Build a fully connected ReLU network as a Keras model; its linear last layer starts at zero.
 
-    With a last layer of zeros each coupling starts as the identity, so a deep flow starts without blowing up
-    (Glow, section 3.3).
+    A last layer of zeros makes each coupling start as the identity, and a deep flow without blowing up (Glow, 3.3).
 
     Args:
         normalization: None, "layer" or "batch": a Keras normalization before each activation.
@@ -225,8 +225,7 @@ class AdditiveCoupling(_Coupling):
 class AffineCoupling(_Coupling):
     """Scale the other part by exp(tanh(s)) and shift it by t; network returns [s, t].
 
-    Source: RealNVP, section 3.2, equations 4 and 5; tanh keeps each scale in [1/e, e], without it exp overflows
-    within a few steps.
+    Source: RealNVP, section 3.2, equations 4 and 5; tanh keeps each scale in [1/e, e], so that exp can't overflow.
     """
 
     outputs_per_column = 2
@@ -322,7 +321,7 @@ class DiagonalScaling(_Transform):
 
 @keras.saving.register_keras_serializable("nice_helpers")
 class Logit(_Transform):
-    """Map [0, 1] to the real line: z = logit(α + (1 − 2α) x). Source: RealNVP, section 4.1 (1 − α for our 1 − 2α)."""
+    """Map [0, 1] into the real line: z = logit(α + (1 − 2α) x). Source: RealNVP, section 4.1 (1 − α for our 1 − 2α)."""
 
     def __init__(self, input_size, *, alpha=0.05, **kwargs):
         super().__init__(input_size, **kwargs)
@@ -543,8 +542,7 @@ def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
 def likelihood_step(flow, x, condition=None, extra_loss=None):
     """Take a step of flow.optimizer on a batch x (N, D): mean negative log-likelihood plus train_inn's extra_loss.
 
-    Returns:
-        The batch's mean log-likelihood in nats, and the extra loss, before the step.
+    Return the batch's mean log-likelihood in nats and the extra loss, both before the step.
     """
     ### BEGIN SOLUTION
     with tf.GradientTape() as tape:
@@ -589,7 +587,7 @@ def train_inn(
 
     Raises:
         ValueError: for unusable data, integers without augment among them.
-        FloatingPointError: if the loss becomes NaN or infinite; the weights with the most nats so far are restored.
+        FloatingPointError: if the loss becomes NaN or infinite; the best weights so far are restored.
     """
     epochs, batch_size = as_integer("epochs", epochs, 1), as_integer("batch_size", batch_size, 1)
     x, condition = _training_data(flow, x, condition, augment)
@@ -631,10 +629,11 @@ def _training_data(flow, x, condition, augment):
     """Return x and its condition as checked tensors; x keeps its dtype where `augment` takes care of it."""
     x = x if tf.is_tensor(x) else np.asarray(x)
     checked = as_matrix(x, flow.input_size, "x", least=1)
-    if isinstance(flow.transforms[0], Logit):
-        flow.transforms[0].check(augment(x[:100], tf.constant([0, -1])) if augment else checked)
     if not augment and not tf.as_dtype(x.dtype).is_floating:
         raise ValueError(f"x must be of a floating dtype, got {x.dtype}: discrete values need augment=dequantize")
+    sample = augment(x[:1000], tf.constant([0, -1])) if augment else checked  # it sees values now, later a graph
+    if isinstance(flow.transforms[0], Logit):
+        flow.transforms[0].check(sample)
     return tf.convert_to_tensor(x) if augment else checked, as_condition(condition, flow.condition_size, checked)
 
 
@@ -642,7 +641,7 @@ def _validation_data(flow, validation, augment, seed):
     """Return train_inn's validation as (x, condition), or None."""
     if validation is None:
         return None
-    pair = validation if isinstance(validation, (tuple, list)) else (validation, None)
+    pair = validation if isinstance(validation, tuple) else (validation, None)
     x, condition = _training_data(flow, *pair, augment)
     return (augment(x, tf.constant([seed, -1])) if augment else x), condition
 
@@ -694,6 +693,7 @@ def check_flow(flow, x, condition=None, *, tolerance=1e-3):
 
     Args:
         x: samples (N, D), of which the first eight are checked; with condition (N, C) for a conditional flow.
+            A fresh coupling is the identity and hides errors: check flows with random or trained weights.
         tolerance: for every error, relative to 1 + the largest value compared.
 
     Returns:

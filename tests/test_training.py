@@ -225,6 +225,9 @@ def test_extra_loss_is_added():
         (np.zeros((5, 2)), {"batch_size": 2.5}, "batch_size must be an integer ≥ 1, got 2.5"),
         (np.zeros((5, 2)), {"condition": np.zeros((5, 1))}, "condition_size is 0"),
         (np.zeros((5, 2)), {"validation": np.zeros((5, 3))}, r"shape \(N, 2\), got \(5, 3\)"),
+        (np.zeros((5, 2)), {"validation": [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]}, r"shape \(N, 2\), got \(2, 3\)"),
+        (np.full((5, 2), 0.25), {"augment": nh.dequantize}, "x must be whole numbers 0…255"),
+        (np.zeros((5, 2), np.uint8), {}, "discrete values need augment=dequantize"),
     ],
 )
 def test_bad_data_are_refused_before_the_first_step(x, options, message):
@@ -291,7 +294,7 @@ def test_keras_contract_of_callbacks_holds():
     push = lambda flow, x, z, condition: tf.constant(0.25)  # noqa: E731
     note = Note()
     history = nh.train_inn(
-        flow, x, epochs=2, batch_size=64, validation=[x[:9], None], extra_loss=push, callbacks=[note], verbose=False
+        flow, x, epochs=2, batch_size=64, validation=(x[:9], None), extra_loss=push, callbacks=[note], verbose=False
     )
     epoch = [("batch", 0, ["extra_loss", "loss", "nats"]), ("epoch", 0, ["extra_loss", "loss", "nats", "val_loss"])]
     assert calls[:3] == [("begin", 2, 1, True), *epoch] and len(calls) == 5
