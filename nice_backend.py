@@ -61,7 +61,9 @@ def as_matrix(values, columns, name, *, least=0):
     if len(values.shape) != 2 or values.shape[1] != columns:
         raise ValueError(f"{name} must have shape (N, {columns}), got {tuple(values.shape)}")
     if least and len(values) < least:
-        raise ValueError(f"{name} must have at least {least} sample{'s' if least > 1 else ''}, got {len(values)}")
+        raise ValueError(
+            f"{name} must have at least {'one sample' if least == 1 else f'{least} samples'}, got {len(values)}"
+        )
     values = tf.cast(values, tf.float32)
     if hasattr(values, "numpy") and not np.isfinite(values.numpy()).all():  # in a graph there are no values yet
         bad = int((~np.isfinite(values.numpy())).sum())

@@ -1,7 +1,8 @@
-"""Check one hand-in, in a process that grade.py starts: `python grade_one.py REFERENCE STUDENT SCRATCH CHANNEL FIRST`.
+"""Check one hand-in, in a process that grade.py starts.
 
-The checks are those of REFERENCE. Before any code of the student is imported, writing outside SCRATCH, programs and
-connections are forbidden. Each result is a line of JSON in the file descriptor CHANNEL.
+`python grade_one.py REFERENCE STUDENT SCRATCH CHANNEL FIRST`: the checks are those of REFERENCE. Before any code of the
+student is imported, writing outside SCRATCH, reading what is none of its business, programs and connections are
+forbidden. Each result is a line of JSON in the file descriptor CHANNEL.
 """
 
 import contextlib
@@ -13,41 +14,57 @@ from pathlib import Path
 
 FORBIDDEN = {"os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.symlink"}
 FORBIDDEN |= {"os.link", "os.chmod", "os.chown", "subprocess.Popen", "pty.spawn", "shutil.rmtree", "ctypes.dlopen"}
+FORBIDDEN |= {"socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "sqlite3.connect"}
 CHANGING = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.utime", "shutil.move"}
-READING = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+SYSTEM = ("/usr", "/lib", "/etc", "/proc", "/sys", "/dev")  # where libraries look
 
 
-def forbid(scratch):
-    """Let no Python code write outside `scratch`, start programs or connect: such calls raise a PermissionError."""
-    scratch = os.path.realpath(scratch)
+def forbid(scratch, readable):
+    """Let no Python code write outside `scratch`, read outside `readable`, start programs or connect.
 
-    def inside(path):
-        return not isinstance(path, (str, bytes, os.PathLike)) or (
-            os.path.realpath(os.fsdecode(path)).startswith((scratch + os.sep, os.devnull))
-            or os.fsdecode(path) == scratch
-        )
+    Such calls raise a PermissionError. What is written in C can get round it; on Linux the sandbox is behind it.
+    """
+    realpath, decode, isdir = os.path.realpath, os.fsdecode, os.path.isdir  # a hand-in may replace those of os
+    scratch, readable = realpath(scratch), tuple(realpath(place) for place in readable)
+
+    def within(path, places):
+        if not isinstance(path, (str, bytes, os.PathLike)):
+            return True
+        path = realpath(decode(path))
+        return any(path == place or path.startswith(place + os.sep) for place in places)
 
     def hook(event, arguments):
-        writes = event == "open" and (
-            (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"))
-            or (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
-        )
-        if (writes or event in CHANGING) and not inside(arguments[0]):
-            raise PermissionError(f"a hand-in may not write to {arguments[0]}")
-        if event in FORBIDDEN or event.startswith("socket.connect"):
+        if event == "open":
+            path, mode, flags = arguments
+            writes = (isinstance(mode, str) and set(mode) & set("wax+")) or (
+                isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            )
+            # A folder's descriptor would let relative names lead elsewhere.
+            places = (scratch, os.devnull) if writes or (isinstance(path, str) and isdir(path)) else readable
+            if not within(path, places):
+                raise PermissionError(f"a hand-in may not {'write to' if writes else 'read'} this file")
+        elif event in CHANGING and not all(within(path, (scratch,)) for path in arguments[:2]):
+            raise PermissionError("a hand-in may not change this file")
+        elif event in FORBIDDEN:
             raise PermissionError(f"a hand-in may not use {event}")
 
+    import _posixsubprocess
+
+    def refuse(*arguments):
+        raise PermissionError("a hand-in may not start programs")
+
+    _posixsubprocess.fork_exec = refuse  # multiprocessing's, which raises no event
     sys.addaudithook(hook)
 
 
 def limit(memory):
-    """Set the process's limits: bytes of memory, of a file, and no core file."""
-    with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
+    """Set the process's limits: bytes of memory, of a file, and no core file; each where the system has it."""
+    with contextlib.suppress(ImportError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**24, 2**24))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for kind, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, 2**24), (resource.RLIMIT_CORE, 0)):
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(kind, (value, value))
 
 
 def load_checks(reference):
@@ -63,7 +80,7 @@ def main(reference, student, scratch, channel, first):
     channel = int(channel)
 
     def tell(name, message):
-        os.write(channel, (json.dumps([name, message[:1000]]) + "\n").encode())
+        os.write(channel, (json.dumps([name, message[:300]]) + "\n").encode())
 
     os.chdir(scratch)
     limit(12 * 2**30)
@@ -79,7 +96,8 @@ def main(reference, student, scratch, channel, first):
     exercises = json.loads((Path(reference) / "exercises.json").read_text(encoding="utf-8"))["exercises"]
     keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     tell("", "ready")
-    forbid(scratch)
+    del sys.argv[:]
+    forbid(scratch, (scratch, reference, student, sys.prefix, sys.base_prefix, *SYSTEM))
     try:
         checks = load_checks(reference)
     except BaseException as error:

@@ -56,7 +56,7 @@ def mark(answer, notebook):
 def modules():
     """Return the Markdown of the page with the modules' code."""
     paths = sorted(ROOT.glob("nice_*.py"), key=lambda path: (path.stem != "nice_helpers", path.name))
-    sources = {path.name: without_markers(path.read_text(encoding="utf-8")) for path in paths}
+    sources = {path.name: without_markers(path.read_text(encoding="utf-8", errors="replace")) for path in paths}
     parts = [f"## {name}\n\n```python\n{source}```" for name, source in sources.items()]
     return "\n\n".join(["# The modules that the notebooks import", *parts])
 

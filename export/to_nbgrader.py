@@ -15,11 +15,11 @@ import nbformat
 import sheets
 import to_kit
 
-CONFIG = '''"""nbgrader's configuration for the sheet {sheet}: run its commands in this folder."""
+CONFIG = '''"""nbgrader's configuration: run its commands in this folder."""
 
 c = get_config()
 c.CourseDirectory.course_id = "normalizing-flows"
-c.Autograde.exclude_overwriting = {{"{sheet}": {modules}}}  # students write in these modules
+c.Autograde.exclude_overwriting = {modules}  # students write in these modules
 c.ClearSolutions.code_stub = {{"python": "raise NotImplementedError()"}}
 c.ExecutePreprocessor.timeout = 600  # seconds for a cell
 c.ExecutePreprocessor.allow_errors = True
@@ -31,6 +31,8 @@ def course_notebook(notebook, name, listed):
     points = {one["name"]: one["points"] for one in listed}
     solved = to_kit.kit_notebook(notebook, name, [one for one in listed if one["notebook"] == name], solved=None)
     for cell in solved.cells:
+        if cell.cell_type == "code" and not cell.source.startswith("%"):
+            cell.source = exercises.without_conditions(cell.source)
         tags = cell.metadata.get("tags", [])
         if "check" in tags:
             mark(cell, grade=True, locked=True, points=points[re.match(r'check\("([^"]+)"', cell.source)[1]])
@@ -58,7 +60,9 @@ def mark(cell, *, grade=False, solution=False, locked=False, points=None):
 def write(folder, sheet):
     """Write the course; what stood in its source folder before is replaced."""
     listed, names = exercises.load(sheet), sheets.load()[sheet]["notebooks"]
-    edited = sorted({one["file"] for one in listed if one["file"].endswith(".py")})
+    edited = {
+        key: sorted({o["file"] for o in exercises.load(key) if o["file"].endswith(".py")}) for key in sheets.load()
+    }
     source = folder / "source" / sheet
     shutil.rmtree(source, ignore_errors=True)
     for name, content in to_kit.members(sheet).items():
@@ -69,7 +73,7 @@ def write(folder, sheet):
     for name in names:
         stored = nbformat.read(exercises.ROOT / f"notebooks/{name}.ipynb", as_version=4)
         nbformat.write(course_notebook(stored, name, listed), source / f"{name}.ipynb")
-    (folder / "nbgrader_config.py").write_text(CONFIG.format(sheet=sheet, modules=edited), encoding="utf-8")
+    (folder / "nbgrader_config.py").write_text(CONFIG.format(modules=edited), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "export"))
 import exercises
+import grade
 import sheets
 import to_kit
 
@@ -308,8 +310,19 @@ for place in sys.path:
         pass
 os._exit(0)
 """
-    bodies = {"AdditiveCoupling.backward": remove, "Flow._backward": ends}
+    forges = """
+import os
+for channel in range(3, 20):
+    try:
+        os.write(channel, b'["DiagonalScaling.forward", ""]\\n')
+    except OSError:
+        pass
+os._exit(1)
+"""
+    bodies = {"AdditiveCoupling.backward": remove, "Flow._backward": ends, "Flow._log_prob": forges}
     hand_in(handins, "hostile", bodies, [("checks.py", "def check(*_): pass"), ("nice-exercises/checks.py", "")])
+    with zipfile.ZipFile(handins / "half.zip", "w") as archive:
+        archive.writestr("nice_images.py", (ROOT / "nice_images.py").read_text(encoding="utf-8"))
     (handins / "photo.jpg").write_bytes(b"no zip")
     (handins / "broken.zip").write_bytes(b"no zip")
     command = [sys.executable, ROOT / "export/grade.py", "nice", handins, folder / "grades"]
@@ -332,23 +345,102 @@ def test_points_are_those_of_the_solved_exercises(graded):
 def test_a_hostile_hand_in_costs_its_own_points_only(graded):
     rows, _, _, victim = graded
     points = {one["name"]: one["points"] for one in exercises.load("nice")}
-    own = points["AdditiveCoupling.backward"] + points["Flow._backward"]
+    own = points["AdditiveCoupling.backward"] + points["Flow._backward"] + points["Flow._log_prob"]
+    assert rows["hostile.zip"]["DiagonalScaling.forward"] == "2" and rows["hostile.zip"]["Flow._log_prob"] == "0"
     assert int(rows["hostile.zip"]["total"]) == sum(points.values()) - own
     assert victim.read_text() == "still here"
 
 
 def test_what_is_no_hand_in_is_listed(graded):
     rows, _, said, _ = graded
-    assert set(rows) == {"right.zip", "wrong.zip", "hostile.zip", "photo.jpg", "broken.zip"}
+    assert set(rows) == {"right.zip", "wrong.zip", "hostile.zip", "half.zip", "photo.jpg", "broken.zip"}
     for name in ("photo.jpg", "broken.zip"):
-        assert rows[name]["total"] == "0" and rows[name]["first message"].startswith("no hand-in")
+        assert rows[name]["total"] == "" and rows[name]["first message"].startswith("no hand-in")
         assert f"{name}: no hand-in" in said
+
+
+def test_a_module_that_is_not_there_gets_no_points(graded):
+    rows, _, _, _ = graded
+    assert rows["half.zip"]["AdditiveCoupling.forward"] == "0" and rows["half.zip"]["inpaint.step"] == "3"
+    assert rows["half.zip"]["first message"] == "nice_helpers.py is not in the hand-in"
+
+
+BLANK = "def f():\n    raise NotImplementedError('Task 1, f, is not solved yet')\n"
+
+
+def notebook_of(*sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    return nbformat.writes(nbformat.v4.new_notebook(cells=cells))
+
+
+def zip_of(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"kit/nice_helpers.py": "solved"},
+        {"kit\\nice_helpers.py": "solved"},
+        {"kit/nice_helpers.py": "solved", "kit/old/nice_helpers.py": BLANK},
+        {"kit/nice_helpers.py": BLANK, "kit/mine/nice_helpers.py": "solved"},
+        {"kit/nice_helpers.py": "solved", "__MACOSX/kit/nice_helpers.py": "x", "kit/._nice_helpers.py": "x"},
+        {"kit/nice_helpers.py": "\ufeffsolved"},
+    ],
+)
+def test_the_right_copy_of_a_module_is_graded(files, tmp_path):
+    archive = zip_of(tmp_path / "A. Müller.ZIP", files)
+    assert grade.read(archive, "nice") == {"nice_helpers.py": b"solved"}
+    folder = tmp_path / "Mueller_assignsubmission_file_"
+    folder.mkdir()
+    shutil.copy(archive, folder)
+    assert grade.read(folder, "nice") == {"nice_helpers.py": b"solved"}
+    nested = zip_of(tmp_path / "outer.zip", {"inner.zip": archive.read_bytes()})
+    assert grade.read(nested, "nice") == {"nice_helpers.py": b"solved"}
+
+
+def test_modules_in_the_cells_of_colab_notebooks_are_graded(tmp_path):
+    first = notebook_of(f"\n%%writefile nice_helpers.py\n{BLANK}", "1 + 1")
+    second = notebook_of("%%writefile nice_helpers.py\nsolved")
+    files = {"01_nice_parabola.ipynb": first, "Kopie von 07_inpainting.ipynb": second}
+    found = grade.read(zip_of(tmp_path / "colab.zip", files), "nice")
+    assert found["nice_helpers.py"] == b"solved"
+    assert set(found) == {"nice_helpers.py", "01_nice_parabola.ipynb", "07_inpainting.ipynb"}
+
+
+def test_a_students_own_module_is_there_but_no_librarys_name(tmp_path):
+    files = {"nice_helpers.py": "import my_tools", "my_tools.py": "", "numpy.py": "", "checks.py": ""}
+    assert set(grade.read(zip_of(tmp_path / "own.zip", files), "nice")) == {"nice_helpers.py", "my_tools.py"}
+
+
+@pytest.mark.parametrize("files", [{}, {"notes.txt": "hello"}, {"photo.ipynb": "no notebook"}])
+def test_something_else_is_no_hand_in(files, tmp_path):
+    with pytest.raises(grade.NoHandin, match="no hand-in: none of nice_helpers.py"):
+        grade.read(zip_of(tmp_path / "other.zip", files), "nice")
+
+
+def test_grades_do_not_replace_marks_nor_hand_ins(tmp_path, monkeypatch):
+    (tmp_path / "handins").mkdir()
+    arguments = ["grade.py", "nice", str(tmp_path / "handins")]
+    for output in (tmp_path / "handins", tmp_path, tmp_path / "handins/grades"):
+        monkeypatch.setattr(sys, "argv", [*arguments, str(output)])
+        with pytest.raises(SystemExit, match="must not lie with the grades"):
+            grade.main()
+    (tmp_path / "grades").mkdir()
+    (tmp_path / "grades/grades.csv").write_text("my marks")
+    monkeypatch.setattr(sys, "argv", [*arguments, str(tmp_path / "grades")])
+    grade.main()
+    assert (tmp_path / "grades.bak/grades.csv").read_text() == "my marks"
+    assert (tmp_path / "grades/grades.csv").read_text(encoding="utf-8-sig").startswith("file,AdditiveCoupling.forward")
 
 
 def test_each_student_gets_a_page(graded):
     _, folder, _, _ = graded
     assert {path.name for path in folder.glob("*.html")} == {
-        f"{name}.zip.html" for name in ("right", "wrong", "hostile")
+        f"{name}.zip.html" for name in ("right", "wrong", "hostile", "half")
     }
     page = re.sub(r"<[^>]*>", "", (folder / "wrong.zip.html").read_text(encoding="utf-8"))
     assert "20 of 22 points" in page and "0 of 2" in page and "Not answered yet." in page

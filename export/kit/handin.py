@@ -5,6 +5,7 @@ notebooks, the modules, and how many exercises are solved.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -33,27 +34,31 @@ def environment():
     """Return the environment variables for kernels: this Python's own kernel, whatever others the user has."""
     home = {f"JUPYTER_{kind}_DIR": str(RUN / "home") for kind in ("DATA", "CONFIG", "RUNTIME")}
     home |= {"JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_PATH": "", "IPYTHONDIR": str(RUN / "home/ipython")}
-    return {**os.environ, **home, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    kept = {key: value for key, value in os.environ.items() if key not in ("MPLBACKEND", "PYTHONPATH", "KERAS_BACKEND")}
+    return {**kept, **home, "PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONUTF8": "1"}
 
 
 def check_all():
     """Return a dict of the exercises and what their checks say, an empty text for one that is solved."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checks.json"
-        subprocess.run([sys.executable, HERE / "checks.py", path], cwd=HERE, stdout=subprocess.DEVNULL, check=False)
-        if path.exists():
-            return json.loads(path.read_text(encoding="utf-8"))
-    return {one["name"]: "the checks could not run: does each module import?" for one in TOLD["exercises"]}
+        command = [sys.executable, HERE / "checks.py", path]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, cwd=HERE, env=environment(), stdout=subprocess.DEVNULL, check=False, timeout=300)
+        told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    lost = "its check did not end: does each module import, and does every loop end?"
+    return {one["name"]: told.get(one["name"], lost) for one in TOLD["exercises"]}
 
 
 def run(name, profile):
     """Run a notebook; return the line that says why, if it could not be run at all."""
     (RUN / f"{name}.ipynb").unlink(missing_ok=True)
     command = [sys.executable, HERE / "export/run_notebook.py", HERE / f"notebooks/{name}.ipynb"]
-    command += [RUN / f"{name}.ipynb", "--profile", profile, "--keep-going"]
+    command += [RUN / f"{name}.ipynb", "--profile", profile, "--keep-going", "--timeout", "1800"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-    print(f"{name}: {'has run' if done.returncode == 0 else done.stderr.strip()}", flush=True)
-    return done.stderr.strip() if done.returncode else ""
+    why = (done.stderr.strip() or f"ended with status {done.returncode}") if done.returncode else ""
+    print(f"{name}: {why or 'has run'}", flush=True)
+    return why
 
 
 def marked(notebook, messages):
@@ -77,8 +82,8 @@ def mark(error, name, numbers, messages):
     """Return the output that stands for an error: what is not solved, or why a cell did not run."""
     told = f"{error.ename}: {error.evalue}" if error.ename != "Wrong" else error.evalue
     text = f"This cell did not run. {told}"
-    if name in numbers:
-        why = messages.get(name) or told
+    if name in numbers and messages.get(name):
+        why = messages[name]
         text = f"Task {numbers[name]}: not solved." + ("" if why.endswith("is not solved yet.") else f" {why}")
     text = " ".join(text.split())[:500]
     shown = re.sub(r"([*_$<>`\[\]\\|])", r"\\\1", text)
@@ -100,6 +105,8 @@ def main():
     parser.add_argument("--name", default=f"handin-{TOLD['sheet']}", help="of the zip, without its ending")
     parser.add_argument("--jobs", type=int, default=2, help="notebooks that run at once")
     options = parser.parse_args()
+    if not re.fullmatch(r"[\w.-]+", options.name):
+        sys.exit(f"--name must be of letters, digits, dots and dashes, got '{options.name}'")
     (RUN / "home/ipython").mkdir(parents=True, exist_ok=True)
     messages = check_all()
     print(summary(messages).replace("*", ""), flush=True)
@@ -114,7 +121,10 @@ def main():
         executed = marked(nbformat.read(path, as_version=4), messages)
         nbformat.write(executed, path)
         answers += sheets.answers(executed)
-        to_html.export(path, RUN / f"{name}.html")
+        try:
+            to_html.export(path, RUN / f"{name}.html")
+        except Exception as error:  # the executed notebook is handed in all the same
+            print(f"{name}: no page, {error}")
     written = sum(bool(answer.text) and answer.text != NOT_ANSWERED for answer in answers)
     print(f"{written} of {len(sheets.load()[TOLD['sheet']]['items'])} questions answered")
     title, _, rest = make_index.index(RUN, TOLD["sheet"], names).partition("\n")
@@ -125,7 +135,10 @@ def main():
     files = [RUN / f"{name}.{kind}" for name in names for kind in ("ipynb", "html")]
     # A notebook that can't be run is handed in as it is.
     files += [HERE / f"notebooks/{name}.ipynb" for name in failed if name not in names]
-    files += [RUN / "index.html", RUN / "modules.html", RUN / "checks.json", *sorted(HERE.glob("nice_*.py"))]
+    files += [RUN / "index.html", RUN / "modules.html", RUN / "checks.json", *sorted(HERE.glob("*.py"))]
+    files = [
+        file for file in files if file.exists() and file.name not in ("handin.py", "checks.py", "test_exercises.py")
+    ]
     archive = HERE / f"{options.name}.zip"
     make_zip(archive, files)
     print(f"hand in {archive.name}")
