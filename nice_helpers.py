@@ -4,8 +4,8 @@ Conventions, the same everywhere: `forward` maps data x to code (latent) z, `bac
 log-determinant is log|det dz/dx|, that of `forward`. Likelihoods are natural logarithms (nats) of the density in data
 space. N counts samples, D dimensions, C the columns of a condition; arrays are (N, D) and float32.
 
-Beside it: nice_images, nice_data, nice_evaluation, nice_figures, and nice_backend (speed, checks of input). What stands
-between ### BEGIN SOLUTION and ### END SOLUTION is an exercise for students (export/exercises.toml).
+Beside it: nice_images, nice_data, nice_evaluation, nice_figures, and nice_backend (speed, checks of input). Marked
+solutions are exercises for students (export/exercises.toml).
 
 Sources:
     NICE     Dinh, Krueger, Bengio: NICE: Non-linear Independent Components Estimation, 2014, arXiv:1410.8516
