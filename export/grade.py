@@ -268,7 +268,7 @@ def feedback(name, sheet, listed, messages, given, total):
     lines += ["| task | exercise | points | check |", "|---|---|---|---|"]
     for one in listed:
         points = 0 if messages[one["name"]] else one["points"]
-        message = escaped(messages[one["name"]][:300]) or "✓"
+        message = escaped(messages[one["name"]].removeprefix(f"{one['name']}: ")[:300]) or "✓"
         lines.append(f"| {one['number']} | `{one['name']}` | {points} of {one['points']} | {message} |")
     lines += ["", "## Answers", "", f"Graded by hand, {to_kit.QUESTION_POINTS} points each.", ""]
     for item in sheets.load()[sheet]["items"]:
