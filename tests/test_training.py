@@ -61,7 +61,7 @@ def test_images_start_from_their_scales_and_train_with_fresh_noise():
     flow, start = scaling_flow(4), scaling_flow(4)
     history = ni.train_on_images(flow, pixels, epochs=2, batch_size=1000, peak=0.0, augment=augment, **QUIET)
     start.adapt(nh.dequantize(pixels[:5000], (3, 0), levels=9))  # a rate of 0 leaves what `adapt` made
-    assert tuple(np.asarray(seeds[0])) == (3, 0) and len(seeds) == 2  # the second one is the graph's
+    assert tuple(np.asarray(seeds[0])) == (3, 0) and len(seeds) == 3  # then a look at the data, and the graph's
     for received, expected in zip(flow.get_weights(), start.get_weights(), strict=True):
         np.testing.assert_array_equal(received, expected)
     assert len(history) == 2 and flow.optimizer.iterations == 12
