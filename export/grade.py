@@ -318,7 +318,7 @@ def main():
             output.rename(output.with_name(f"{output.name}.bak"))
         partial.rename(output)
     most, count = sum(one["points"] for one in listed), sum(row["total"] != "" for row in rows.values())
-    print(f"{count} graded, of {most} points, {len(rows) - count} no hand-ins: {output / 'grades.csv'}")
+    print(f"{count} graded ({most} points at most), {len(rows) - count} no hand-ins: {output / 'grades.csv'}")
 
 
 def graded(sheet, listed, reference, output, shut_in, path):

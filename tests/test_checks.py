@@ -14,12 +14,23 @@ import checks
 import exercises
 import sheets
 
-ALL = {one["name"]: one for sheet in sheets.load() for one in exercises.load(sheet)}
+SHEETS = list(sheets.load())
+ALL = {one["name"]: one for sheet in SHEETS for one in exercises.load(sheet)}
 
 with (ROOT / "tests/answers.toml").open("rb") as file:
     ANSWERS = tomllib.load(file)
 WRONG = [(name, one["code"], one["says"]) for name, some in ANSWERS.items() for one in some["wrong"]]
 RIGHT = [(name, one["code"]) for name, some in ANSWERS.items() for one in some["right"]]
+
+
+def own_solution(exercise):
+    """Return the collection's solution of an exercise."""
+    if exercise["file"].endswith(".py"):
+        source = (ROOT / exercise["file"]).read_text(encoding="utf-8")
+    else:
+        stored = nbformat.read(ROOT / f"notebooks/{exercise['file']}.ipynb", as_version=4)
+        source = next(cell.source for cell in stored.cells if cell.id == exercise["cell"])
+    return exercises.solution(source, exercise["target"])
 
 
 def nodes_of(source, name):
@@ -77,13 +88,7 @@ def test_a_right_answer_passes_however_it_is_written(solve, capsys, name, body):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_collections_own_solution_passes(solve, name):
-    exercise = ALL[name]
-    if exercise["file"].endswith(".py"):
-        source = (ROOT / exercise["file"]).read_text(encoding="utf-8")
-    else:
-        stored = nbformat.read(ROOT / f"notebooks/{exercise['file']}.ipynb", as_version=4)
-        source = next(cell.source for cell in stored.cells if cell.id == exercise["cell"])
-    checks.check(name, solve(name, exercises.solution(source, exercise["target"])))
+    checks.check(name, solve(name, own_solution(ALL[name])))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -92,6 +97,16 @@ def test_a_missing_answer_is_told_from_a_wrong_one(solve, name):
     body = f'raise NotImplementedError("Task {number}, {name}, is not solved yet")'
     with pytest.raises(checks.Wrong, match=rf"^Task {number}, {name}, is not solved yet\.$"):
         checks.check(name, solve(name, body))
+
+
+@pytest.mark.parametrize(("sheet", "number"), [(s, one["number"]) for s in SHEETS for one in exercises.load(s)])
+def test_a_check_needs_earlier_exercises_only(solve, sheet, number):
+    listed = exercises.load(sheet)
+    for one in listed[number:]:
+        if one["file"].endswith(".py"):
+            solve(one["name"], exercises.blank(one))
+    one = listed[number - 1]
+    checks.check(one["name"], solve(one["name"], own_solution(one)))
 
 
 def test_each_exercise_has_a_check_and_enough_answers_to_try_it():
