@@ -6,6 +6,8 @@ import textwrap
 import tomllib
 from pathlib import Path
 
+import nbformat
+
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 NOT_ANSWERED = "Not answered yet."
@@ -16,6 +18,14 @@ def load(sheet):
     with (ROOT / "export/exercises.toml").open("rb") as file:
         listed = tomllib.load(file)[sheet]
     return [{"target": one["name"], **one, "number": number} for number, one in enumerate(listed, 1)]
+
+
+def source_of(exercise):
+    """Return the source that holds an exercise's solution: a module's, or its notebook's cell."""
+    if exercise["file"].endswith(".py"):
+        return (ROOT / exercise["file"]).read_text(encoding="utf-8")
+    stored = nbformat.read(ROOT / f"notebooks/{exercise['file']}.ipynb", as_version=4)
+    return next(cell.source for cell in stored.cells if cell.id == exercise["cell"])
 
 
 def without_markers(source):

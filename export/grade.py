@@ -54,20 +54,8 @@ class NoHandin(Exception):
 
 def sandbox(scratch):
     """Return the beginning of a command line that shuts a program in: only `scratch` can be written."""
-    shell = [
-        "unshare",
-        "--map-root-user",
-        "--mount",
-        "--net",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--",
-        "sh",
-        "-c",
-        SANDBOX,
-    ]
-    return [*shell, "sh", str(scratch), str(scratch.parent / "probe")]
+    shell = "unshare --map-root-user --mount --net --pid --fork --kill-child -- sh -c".split()
+    return [*shell, SANDBOX, "sh", str(scratch), str(scratch.parent / "probe")]
 
 
 def has_sandbox():

@@ -98,9 +98,9 @@ def notebooks(sheet, *, solved=False):
 
 def modules(sheet, *, solved=False):
     """Return a dict of the modules' names and sources, as the kit has them."""
-    result = {}
+    result, listed = {}, [] if solved else exercises.load(sheet)
     for path in sorted(ROOT.glob("nice_*.py")):
-        own = [] if solved else [one for one in exercises.load(sheet) if one["file"] == path.name]
+        own = [one for one in listed if one["file"] == path.name]
         result[path.name] = exercises.handed_out(path.read_text(encoding="utf-8"), own)
     return result
 

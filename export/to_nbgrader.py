@@ -29,7 +29,7 @@ c.ExecutePreprocessor.allow_errors = True
 def course_notebook(notebook, name, listed):
     """Return a solved notebook with nbgrader's metadata: exercises, locked checks, answers to be graded by hand."""
     points = {one["name"]: one["points"] for one in listed}
-    solved = to_kit.kit_notebook(notebook, name, [one for one in listed if one["notebook"] == name], solved=None)
+    solved = to_kit.kit_notebook(notebook, name, listed, solved=None)
     for cell in solved.cells:
         if cell.cell_type == "code" and not cell.source.startswith("%"):
             cell.source = exercises.without_conditions(cell.source)

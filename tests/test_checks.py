@@ -25,12 +25,7 @@ RIGHT = [(name, one["code"]) for name, some in ANSWERS.items() for one in some["
 
 def own_solution(exercise):
     """Return the collection's solution of an exercise."""
-    if exercise["file"].endswith(".py"):
-        source = (ROOT / exercise["file"]).read_text(encoding="utf-8")
-    else:
-        stored = nbformat.read(ROOT / f"notebooks/{exercise['file']}.ipynb", as_version=4)
-        source = next(cell.source for cell in stored.cells if cell.id == exercise["cell"])
-    return exercises.solution(source, exercise["target"])
+    return exercises.solution(exercises.source_of(exercise), exercise["target"])
 
 
 def nodes_of(source, name):

@@ -57,15 +57,7 @@ def written(sheet, *options, folder):
 
 def solutions(sheet):
     """Return a dict of a sheet's exercises and their solutions."""
-    result = {}
-    for one in exercises.load(sheet):
-        if one["file"].endswith(".py"):
-            source = (ROOT / one["file"]).read_text(encoding="utf-8")
-        else:
-            stored = nbformat.read(ROOT / f"notebooks/{one['file']}.ipynb", as_version=4)
-            source = next(cell.source for cell in stored.cells if cell.id == one["cell"])
-        result[one["name"]] = exercises.solution(source, one["target"])
-    return result
+    return {one["name"]: exercises.solution(exercises.source_of(one), one["target"]) for one in exercises.load(sheet)}
 
 
 def answers(sheet):
