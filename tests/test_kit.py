@@ -168,6 +168,7 @@ def test_nothing_that_was_taken_out_is_in_the_zip(sheet, form, tmp_path):
         for line in (line.strip() for line in body.splitlines()):
             if len(line) > 40:  # shorter ones, as the parts of a split, stand in other functions too
                 assert line not in everything, (name, line)
+    assert not [cell for cell in cells if "supported = " in cell]  # an answer's conditions
     for answer in answers(sheet):
         for sentence in re.findall(r"[^.\n{}\"]{40,}", answer):
             assert sentence.strip() not in everything
