@@ -43,7 +43,9 @@ def fit_gaussian(x, levels=256):
         SciPy's multivariate normal over [0, 1]^D, float64; `logpdf` gives nats, `mean` and `cov` the moments.
     """
     x = np.asarray(x, float)
-    return stats.multivariate_normal((x.mean(0) + 0.5) / levels, (np.cov(x.T) + np.eye(x.shape[1]) / 12) / levels**2)
+    covariance = (np.cov(x.T) + np.eye(x.shape[1]) / 12) / levels**2
+    factor = stats.Covariance.from_cholesky(np.linalg.cholesky(covariance))  # SciPy's own takes eigenvectors: slower
+    return stats.multivariate_normal((x.mean(0) + 0.5) / levels, factor)
 
 
 def pixel_log_prob(flow, pixels, seed=0):
