@@ -64,9 +64,11 @@ def against(medians, key, peers):
 
 def two_moons(record):
     """Work 1 and 2: RealNVP on two moons, plain and conditional."""
-    medians = in_turns("moons", ("ours", *EAGER, "jax"), record, **MOONS)
+    medians = in_turns("moons", ("ours", *EAGER, "torch.compile", "jax"), record, **MOONS)
     record["train_vs_best_eager"] = against(medians, "train", EAGER)
-    record["train_vs_jax"] = against(medians, "train", ("jax",))
+    record["train_vs_torch_compile"] = against(medians, "train", ("torch.compile",))
+    for key in ("train", "log_prob", "sample"):
+        record[f"{key}_vs_jax"] = against(medians, key, ("jax",))
     record["log_prob_vs_best_eager"] = against(medians, "log_prob", EAGER)
     record["sample_vs_best_eager"] = against(medians, "sample", EAGER)
     conditional = MOONS | {"condition": 2, "evaluate": False}

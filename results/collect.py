@@ -13,200 +13,139 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The README's list: notebook, the exercise that it answers, its task, its headline, and the beginning of the
-# description of the figure that stands for it.
+# The README's list: notebook, the items that it answers, its task, and the beginning of the description of the figure
+# that stands for it.
 NOTEBOOKS = [
     (
         "01_nice_parabola",
         "NICE, N1–N6",
         "NICE from its smallest part: couplings, scaling, checks, likelihood, and how many couplings toy data need",
-        "KL {kl_nats:.4f} nats",
         "The true density and the learned one",
     ),
     (
         "02_nice_mnist",
         "NICE, N7",
         "NICE on MNIST: curves, overfitting, normalization, and whether the samples are digits",
-        "{test_nats:,.0f} nats",
         "Thirty training digits",
     ),
     (
         "03_realnvp_moons_hexagon",
         "INN, I1.1–I1.7",
         "how to judge samples, a study of hyper-parameters, two moons and a hexagon",
-        "KL {moons_kl_nats:.4f} and {hexagon_kl_nats:.4f} nats",
         "Samples, learned and true density",
     ),
     (
         "04_conditional_inn",
         "INN, I2.1–I2.5",
         "a density for each label, and whether labels help",
-        "KL {moons_marginal_kl_conditional:.4f}, without labels {moons_marginal_kl_plain:.4f} nats",
         "Above: true points of two moons",
     ),
     (
         "05_digits_bottleneck",
         "INN, I3.1–I3.4",
         "is the code normal, and what do k code dimensions carry",
-        "error {reconstruction_mse_k8:.4f} from 8 dimensions",
         "Twelve digits and their reconstructions",
     ),
-    (
-        "06_conditional_digits",
-        "INN, I4.1–I4.2",
-        "digits on demand, read by a random forest",
-        "{mnist8_rf_generated_accuracy:.1%} read right",
-        "For both sets ten rows",
-    ),
+    ("06_conditional_digits", "INN, I4.1–I4.2", "digits on demand, read by a random forest", "For both sets ten rows"),
     (
         "07_inpainting",
         "NICE, N8",
         "hidden pixels filled in by climbing the likelihood, against baselines",
-        "lower half: MSE {mse_lower_half:.4f}",
         "Ten digits with hidden parts",
     ),
     (
         "08_outlier_detection",
         "NICE, N9 and N10",
         "corruptions and a threshold, beside scores that know nothing",
-        "threshold {threshold_nats:,.0f} nats: precision {precision:.2f}, recall {recall:.2f}",
         "Histograms of log-likelihoods",
     ),
     (
         "09_flow_diary",
         "diary, D1–D12",
         "twelve entries on flows and images: symptom, experiment, cause and cure",
-        "{conv_bits_per_dim:.3f} bits per dimension",
         "Twenty samples of the convolutional",
     ),
     (
         "10_autoencoders",
         "ae, A1a–A5",
         "theory, four autoencoders and a variational one on Fashion-MNIST, anomalies",
-        "MSE {rec_mse_A_long:.5f} with 64 numbers",
         "Decoded normal codes and interpolations",
     ),
 ]
 
-# The results table: notebook, quantity, the number, and what to compare it with and where that comes from.
-SAME = "same data, same page"
+# The results table: notebook, quantity, the format of a number, its keys, and what to compare it with.
 ROWS = [
-    ("01_nice_parabola", "KL to the true density, nats", "{kl_nats:.4f}", "Gaussian fit {kl_gaussian_fit:.2f}", SAME),
-    ("02_nice_mnist", "test log-likelihood, nats", "{test_nats:,.1f}", "1,980.5", "NICE, section 5.1: 1,500 epochs"),
-    ("02_nice_mnist", "the same", "{test_nats:,.1f}", "a Gaussian for each label {gaussian_per_label_nats:,.1f}", SAME),
-    ("02_nice_mnist", "bits per dimension", "{bits_per_dim:.3f}", "4.36", "from the paper's nats"),
+    ("01_nice_parabola", "KL to the true density, nats", ".4f", ["kl_nats"], "one Gaussian {kl_gaussian_fit:.2f}"),
     (
-        "03_realnvp_moons_hexagon",
-        "moons: KL over {trainings} trainings, nats",
-        "{moons_kl_nats:.4f} ± {moons_kl_nats_sd:.4f}",
-        "Gaussian mixture {moons_mixture_kl_nats:.4f}",
-        SAME,
+        "02_nice_mnist",
+        "test log-likelihood, nats",
+        ",.0f",
+        ["test_nats"],
+        "NICE paper, 1,500 epochs: 1,980.5; one Gaussian per label {gaussian_per_label_nats:,.0f}",
     ),
     (
         "03_realnvp_moons_hexagon",
-        "hexagon: the same",
-        "{hexagon_kl_nats:.4f} ± {hexagon_kl_nats_sd:.4f}",
-        "Gaussian mixture {hexagon_mixture_kl_nats:.4f}",
-        SAME,
+        "moons; hexagon: KL, nats",
+        ".4f",
+        ["moons_kl_nats", "hexagon_kl_nats"],
+        "Gaussian mixture {moons_mixture_kl_nats:.4f}; {hexagon_mixture_kl_nats:.4f}",
     ),
     (
         "04_conditional_inn",
-        "moons, labels merged: KL, nats",
-        "{moons_marginal_kl_conditional:.4f} ± {moons_marginal_kl_conditional_sd:.4f}",
-        "without labels, same budget {moons_marginal_kl_plain:.4f}",
-        "same data, {trainings} trainings",
-    ),
-    (
-        "04_conditional_inn",
-        "hexagon, 6 labels merged: KL, nats",
-        "{hexagon6_marginal_kl_conditional:.4f} ± {hexagon6_marginal_kl_conditional_sd:.4f}",
-        "without labels, same budget {hexagon_marginal_kl_plain:.4f}",
-        "same data, {trainings} trainings",
+        "moons; hexagon, labels merged: KL, nats",
+        ".4f",
+        ["moons_marginal_kl_conditional", "hexagon6_marginal_kl_conditional"],
+        "without labels {moons_marginal_kl_plain:.4f}; {hexagon_marginal_kl_plain:.4f}",
     ),
     (
         "05_digits_bottleneck",
-        "squared error from 2, 4, 8 of 64 code dimensions",
-        "{reconstruction_mse_k2:.4f}, {reconstruction_mse_k4:.4f}, {reconstruction_mse_k8:.4f}",
-        "PCA {pca_mse_k2:.4f}, {pca_mse_k4:.4f}, {pca_mse_k8:.4f}; autoencoder "
-        "{autoencoder_mse_k2:.4f}, {autoencoder_mse_k4:.4f}, {autoencoder_mse_k8:.4f}",
-        SAME,
+        "squared error from 2; 8 of 64 code dimensions",
+        ".4f",
+        ["reconstruction_mse_k2", "reconstruction_mse_k8"],
+        "PCA {pca_mse_k2:.4f}; {pca_mse_k8:.4f}, autoencoder {autoencoder_mse_k2:.4f}; {autoencoder_mse_k8:.4f}",
     ),
     (
         "06_conditional_digits",
-        "8×8 MNIST: generated digits read right",
-        "{mnist8_rf_generated_accuracy:.3f}",
-        "real test digits {mnist8_rf_real_accuracy:.3f}, a Gaussian's for each label {mnist8_rf_gaussian_accuracy:.3f}",
-        SAME,
-    ),
-    (
-        "06_conditional_digits",
-        "8×8 small digits: the same, {digits_trainings} trainings",
-        "{digits_rf_generated_accuracy:.3f} ± {digits_rf_generated_accuracy_sd:.3f}",
-        "real test digits {digits_rf_real_accuracy:.3f}, a Gaussian's {digits_rf_gaussian_accuracy:.3f}",
-        SAME,
+        "generated digits read right: small; MNIST",
+        ".3f",
+        ["digits_rf_generated_accuracy", "mnist8_rf_generated_accuracy"],
+        "real {digits_rf_real_accuracy:.3f}; {mnist8_rf_real_accuracy:.3f}, one Gaussian per label "
+        "{digits_rf_gaussian_accuracy:.3f}; {mnist8_rf_gaussian_accuracy:.3f}",
     ),
     (
         "07_inpainting",
         "MSE per hidden pixel, lower half; centre",
-        "{mse_lower_half:.4f}; {mse_centre:.4f}",
-        "Gaussian {mse_lower_half_gaussian:.4f}; {mse_centre_gaussian:.4f}",
-        SAME,
-    ),
-    (
-        "07_inpainting",
-        "the same",
-        "{mse_lower_half:.4f}; {mse_centre:.4f}",
-        "mean of 10 neighbours {mse_lower_half_ten_neighbours:.4f}; {mse_centre_ten_neighbours:.4f}",
-        SAME,
-    ),
-    (
-        "07_inpainting",
-        "lower half: restored digits read right",
-        "{classifier_accuracy_lower_half:.3f}",
-        "truth {classifier_accuracy_truth:.3f}, mean of 10 {classifier_accuracy_lower_half_ten_neighbours:.3f}",
-        SAME,
+        ".4f",
+        ["mse_lower_half", "mse_centre"],
+        "mean of ten neighbours {mse_lower_half_ten_neighbours:.4f}; {mse_centre_ten_neighbours:.4f}",
     ),
     (
         "08_outlier_detection",
-        "digits turned by 90°: AUROC of NICE",
-        "{auroc_rotation_max:.3f}",
+        "digits turned by 90°: AUROC",
+        ".3f",
+        ["auroc_rotation_max"],
         "one Gaussian {auroc_rotation_max_gaussian:.3f}",
-        SAME,
     ),
     (
         "08_outlier_detection",
-        "threshold at 5 % false alarms, clothes and turned digits: precision; recall",
-        "{precision:.3f}; {recall:.3f}",
-        "–",
-        SAME,
-    ),
-    (
-        "08_outlier_detection",
-        "digits as outliers of fashion: AUROC of a convolutional flow",
-        "{auroc_fashion_vs_mnist_likelihood:.3f}",
+        "digits among clothes: AUROC of a convolutional flow",
+        ".3f",
+        ["auroc_fashion_vs_mnist_likelihood"],
         "length of a PNG file {auroc_fashion_vs_mnist_png_length_alone:.3f}",
-        "fails as in Nalisnick et al. 2019",
     ),
     (
         "09_flow_diary",
-        "bits per dimension after {conv_train_seconds:,.0f} s, {date}",
-        "{conv_bits_per_dim:.3f}",
-        "0.97 to 1.06, trained far longer",
-        "Chen et al. 2019, table 2",
+        "bits per dimension; seconds of training",
+        ".3f",
+        ["conv_bits_per_dim", "conv_train_seconds"],
+        "0.97 to 1.06, trained far longer (Chen et al. 2019)",
     ),
     (
         "10_autoencoders",
-        "dense 784–64–784, 8 passes: MSE per pixel",
-        "{rec_mse_A_long:.5f}",
+        "dense 784–64–784: MSE per pixel",
+        ".5f",
+        ["rec_mse_A_long"],
         "PCA with 64 components {pca64_mse:.5f}",
-        SAME,
-    ),
-    (
-        "10_autoencoders",
-        "NICE behind a logit, eight classes of Fashion-MNIST: nats",
-        "{nice_nats:,.0f}",
-        "one Gaussian {gaussian_nats:,.0f}",
-        SAME,
     ),
 ]
 
@@ -242,32 +181,45 @@ BENCH += [
 
 
 def notebooks_table(results):
-    """Return the README's list of notebooks as Markdown, with a picture, a time and a headline for each."""
-    lines = ["| | notebook | exercise | headline | time |", "|---|---|---|---|---:|"]
-    for notebook, exercise, task, headline, alt in NOTEBOOKS:
-        numbers = results[notebook]
+    """Return the README's list of notebooks as Markdown, with a picture and a time for each."""
+    lines = ["| | notebook | answers | time |", "|---|---|---|---:|"]
+    for notebook, items, task, alt in NOTEBOOKS:
         picture = f'<img src="results/{notebook}.png" width="150" alt="{alt}">'
         name = f"[{notebook}](notebooks/{notebook}.ipynb): {task}"
-        lines.append(f"| {picture} | {name} | {exercise} | {headline.format(**numbers)} | {numbers['seconds']:.0f} s |")
+        lines.append(f"| {picture} | {name} | {items} | {results[notebook]['seconds']:.0f} s |")
     return "\n".join(lines)
 
 
+def numbers(record, keys, form):
+    """Return a run's numbers as text, each with its deviation over trainings where the run has one."""
+    texts = []
+    for key in keys:
+        deviation = f" ± {record[key + '_sd']:{form}}" if f"{key}_sd" in record else ""
+        texts.append(f"{record[key]:{',.0f' if 'seconds' in key else form}}{deviation}")
+    return "; ".join(texts)
+
+
 def results_table(results):
-    """Return the README's table of results as Markdown."""
-    lines = ["| notebook | quantity | here | to compare | from |", "|---|---|---:|---|---|"]
-    for notebook, *cells in ROWS:
-        cells = [cell.format(**results[notebook]) for cell in cells]
-        lines.append("| " + " | ".join([notebook, *cells]) + " |")
+    """Return the README's table of results as Markdown: the run of the profile default, that of full, baselines."""
+    lines = ["| | quantity | default | full | to compare |", "|---|---|---:|---:|---|"]
+    for notebook, quantity, form, keys, compared in ROWS:
+        full = results.get(f"{notebook} (full)")
+        cells = [numbers(results[notebook], keys, form), numbers(full, keys, form) if full else "–"]
+        lines.append("| " + " | ".join([notebook[:2], quantity, *cells, compared.format(**results[notebook])]) + " |")
     return "\n".join(lines)
 
 
 def bench_table(bench):
     """Return the comparison with other libraries as Markdown."""
-    lines = ["| work | here | the best other, eager | JAX, by hand | ratio |", "|---|---:|---:|---:|---:|"]
+    lines = [
+        "| work | here | the best other, eager | torch.compile | JAX, by hand | ratio |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for work, ours, others, jax, ratio in BENCH:
         name, best = max(((other.split("_")[1], bench[other]) for other in others), key=lambda pair: pair[1])
-        jax_value = f"{bench[jax]:,.0f}" if jax else "–"
-        lines.append(f"| {work} | {bench[ours]:,.0f} | {best:,.0f} ({name}) | {jax_value} | {bench[ratio]:.2f} |")
+        keys = (ours.replace("ours", "torch.compile"), jax)
+        compiled = " | ".join(f"{bench[key]:,.0f}" if key in bench else "–" for key in keys)
+        lines.append(f"| {work} | {bench[ours]:,.0f} | {best:,.0f} ({name}) | {compiled} | {bench[ratio]:.2f} |")
     return "\n".join(lines)
 
 
@@ -275,7 +227,7 @@ def bench_picture(bench, path):
     """Draw training speed on two moons and how it grows with batch size, dimensions and blocks."""
     import matplotlib.pyplot as plt
 
-    names = ("ours", "jax", "FrEIA", "zuko", "normflows", "nflows")
+    names = ("ours", "jax", "torch.compile", *EAGER)
     figure, axes = plt.subplots(1, 4, figsize=(12, 3), layout="constrained")
     spread = [bench[f"moons_{name}_train_spread"] / 2000 for name in names]
     axes[0].barh(names, [bench[f"moons_{name}_train"] / 1000 for name in names], xerr=spread, color="#0072b2")

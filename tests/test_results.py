@@ -31,6 +31,13 @@ def test_a_changed_number_shows():
     assert collect.with_tables(readme, results, bench | {"moons_ours_train": 1.0}) != readme
 
 
+def test_a_run_of_the_profile_full_stands_beside_that_of_default():
+    _, results, _ = read()
+    full = results["01_nice_parabola"] | {"profile": "full", "kl_nats": 0.0123, "kl_nats_sd": 0.0045}
+    rows = collect.results_table({**results, "01_nice_parabola (full)": full}).splitlines()
+    assert "| 0.0123 ± 0.0045 |" in next(row for row in rows if row.startswith("| 01 |"))
+
+
 def test_a_readme_without_markers_is_refused():
     _, results, bench = read()
     with pytest.raises(ValueError, match="markers"):
