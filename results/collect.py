@@ -200,12 +200,14 @@ def numbers(record, keys, form):
 
 
 def results_table(results):
-    """Return the README's table of results as Markdown: the run of the profile default, that of full, baselines."""
-    lines = ["| | quantity | default | full | to compare |", "|---|---|---:|---:|---|"]
+    """Return the README's table of results as Markdown; a run of the profile full has a row of its own below."""
+    lines = ["| | quantity | here | to compare |", "|---|---|---:|---|"]
     for notebook, quantity, form, keys, compared in ROWS:
-        full = results.get(f"{notebook} (full)")
-        cells = [numbers(results[notebook], keys, form), numbers(full, keys, form) if full else "–"]
-        lines.append("| " + " | ".join([notebook[:2], quantity, *cells, compared.format(**results[notebook])]) + " |")
+        for profile in ("", " (full)"):
+            record = results.get(notebook + profile)
+            if record:
+                cells = (notebook[:2], quantity + profile, numbers(record, keys, form), compared.format(**record))
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -252,10 +254,11 @@ def bench_picture(bench, path):
 def with_tables(readme, results, bench):
     """Return the README's text with what stands between each pair of its markers replaced."""
     tables = {"notebooks": notebooks_table(results), "results": results_table(results), "bench": bench_table(bench)}
+    seconds = sum(results[notebook]["seconds"] for notebook, *_ in NOTEBOOKS)
     tables["time"] = (
-        f"`make export-html` makes all ten in {bench['export_seconds'] / 60:.0f} minutes on the {bench['cores']} cores "
-        f"that the numbers below are from,\nand holds up to {bench['export_peak_gb']:.0f} GB of memory. The times of "
-        "the single pages are those of a page that shares the cores\nwith another."
+        f"`make export-html` makes all ten in about {seconds / 2 / 60:.0f} minutes, two at a time, on the "
+        f"{bench['cores']} cores that the numbers below are from,\nand holds up to {bench['export_peak_gb']:.0f} GB of "
+        "memory. The times of the single pages are those of a page that shares the cores\nwith another."
     )
     for marker, content in tables.items():
         marked = re.compile(rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)", re.DOTALL)
