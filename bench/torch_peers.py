@@ -1,6 +1,6 @@
 """PyTorch's side: FrEIA, normflows, nflows and zuko as their documentation has them, and plain PyTorch; all eager.
 
-The library "torch.compile" is normflows, the fastest of them in training, with its log_prob and sample compiled.
+The library "torch.compile" is normflows with its log_prob and sample compiled.
 """
 
 import time
