@@ -48,7 +48,8 @@ def as_answer(output):
     told = output.get("metadata", {}).get("answer", {})
     if not re.fullmatch(r"[A-Z]\d+(\.\d+|[a-z])?", told.get("item", "")):
         return None
-    text = output.data.get("text/markdown", "").removeprefix(f"> **{told['item']}** · ")
+    text = re.sub("^> ?", "", output.data.get("text/markdown", ""), flags=re.MULTILINE)
+    text = text.removeprefix(f"**{told['item']}** · ")
     return Answer(told["item"], text, told.get("holds"))
 
 

@@ -113,6 +113,19 @@ def test_only_an_answer_that_the_numbers_contradict_is_marked(holds, profile, ma
     assert "> no" not in html.get_text()
 
 
+def test_an_answer_may_go_on_in_paragraphs_and_points():
+    html = page(answered("Yes.\n> \n> Why: a.\n> \n> - **One** point.\n> \n> - Two.", True))
+    (section,) = html.select("section.answer")
+    assert [part.get_text(" ", strip=True) for part in section.select("p, li > p")][1:] == [
+        "Yes.",
+        "Why: a.",
+        "One point.",
+        "Two.",
+    ]
+    assert len(section.select("li")) == 2 and ">" not in section.get_text()
+    assert html.select_one("table.glance tbody tr").get_text(" ", strip=True).endswith("Yes.")
+
+
 SHELL = """
 from IPython.testing.globalipapp import start_ipython
 from IPython.utils.capture import capture_output
@@ -120,6 +133,7 @@ shell = start_ipython()
 shell.display_formatter.active_types = shell.display_formatter.format_types
 with capture_output() as captured:
     shell.run_cell("import nice_figures as nf; nf.answer('N2', 'Two\\\\n   lines.', 1 > 2); nf.source(nf.show)")
+    shell.run_cell("nf.answer('N3', 'Yes,\\\\n 3.\\\\n\\\\n  - One\\\\n point.\\\\n \\\\n - Two.', None)")
 for output in captured.outputs:
     print(output.metadata, output.data.get("text/markdown"))
 """
@@ -129,6 +143,7 @@ def test_nf_answer_shows_what_the_exporter_reads():
     out = subprocess.run([sys.executable, "-c", SHELL], capture_output=True, text=True, cwd=ROOT).stdout
     assert "{'answer': {'item': 'N2', 'holds': False}} > **N2** · Two lines." in out
     assert "{'mark': 'N2'}" in out
+    assert "> **N3** · Yes, 3.\n> \n> - One point.\n> \n> - Two.\n" in out
     assert "```python\n# nice_figures.py, from line" in out and "def show(figure, alt):" in out
 
 
