@@ -57,7 +57,7 @@ def pixel_log_prob(flow, pixels, seed=0):
 # ---- A convolutional flow --------------------------------------------------------------------------------------
 
 
-def _conv_network(keeps, block, channels, residual_blocks, dense, seed):
+def _conv_network(keeps, block, channels, residual_blocks, dense, seed, shortcut=True):
     """Build a residual network from an image's kept pixels to [s, t] of the others; its last layer starts at zero.
 
     `keeps` (size²,) repeats itself in blocks of block × block pixels: a block's kept pixels are channels of one place.
@@ -79,7 +79,8 @@ def _conv_network(keeps, block, channels, residual_blocks, dense, seed):
     ### BEGIN SOLUTION
     for _ in range(residual_blocks):
         y = conv(channels)(layers.ReLU()(h))
-        h = layers.Add()([h, conv(channels, "zeros")(layers.ReLU()(y))])
+        y = conv(channels, "zeros" if shortcut else None)(layers.ReLU()(y))
+        h = layers.Add()([h, y]) if shortcut else y
     ### END SOLUTION
     features = layers.ReLU()(h)
     h = conv(2 * values, "zeros")(features)
@@ -95,7 +96,7 @@ def _conv_network(keeps, block, channels, residual_blocks, dense, seed):
 
 
 def ConvRealNVP(
-    size=28, channels=32, couplings=8, residual_blocks=2, *, second=None, dense=0, alpha=1e-3, seed=None
+    size=28, channels=32, couplings=8, residual_blocks=2, *, second=None, dense=0, shortcut=True, alpha=1e-3, seed=None
 ):  # fmt: skip
     """Build RealNVP for square grey images: logit, affine couplings of residual convolutional networks, a scaling.
 
@@ -112,6 +113,7 @@ def ConvRealNVP(
         couplings: of the first scale, a multiple of 4.
         second: couplings of the second scale, an even number; half as many as of the first unless given.
         dense: width of a dense branch beside each network's last convolution, which sees the whole image; 0 for none.
+        shortcut: False leaves the residual blocks' shortcuts out: as many convolutions, one after the other.
         alpha: of the Logit. A black pixel's noise is 1/256 wide: with 0.05 it stays narrow and each coupling has to
             widen it; a small value spreads it at once.
         seed: of the initial weights.
@@ -130,7 +132,8 @@ def ConvRealNVP(
             checkerboard = column if i < number // 2 else 0
             changed = (row % scale == 0) & ((row // scale + checkerboard) % 2 == i % 2)
             network_seed = None if seed is None else [seed, scale, i]
-            network = _conv_network(~changed, 2 * scale, scale * channels, residual_blocks, dense, network_seed)
+            widths = scale * channels, residual_blocks, dense
+            network = _conv_network(~changed, 2 * scale, *widths, network_seed, shortcut)
             layers.append(nh.AffineCoupling(size**2, network, split=~changed))
     return nh.Flow([nh.Logit(size**2, alpha=alpha), *layers, nh.DiagonalScaling(size**2)])
 
