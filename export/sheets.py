@@ -22,8 +22,8 @@ class Answer(NamedTuple):
 
     @property
     def first_sentence(self):
-        """Return the text up to its first full stop that a space follows, without Markdown's stars and dollars."""
-        return re.match(r".+?[.!?](?=\s|$)|.+|$", re.sub(r"[*$]", "", self.text), re.DOTALL)[0]
+        """Return the text up to its first full stop that a space follows, without Markdown's marks."""
+        return re.match(r".+?[.!?](?=\s|$)|.+|$", re.sub(r"[*$`]", "", self.text), re.DOTALL)[0]
 
 
 def load():

@@ -91,7 +91,7 @@ def test_the_makefiles_lists_are_the_manifests():
 
 
 def test_an_answer_stands_out_and_is_linked_from_the_table_at_the_top():
-    html = page(answered("Yes, by **1.5** nats. More text.", True))
+    html = page(answered("Yes, by **1.5** `nats`. More text.", True))
     (section,) = html.select("section.answer")
     assert section["data-item"] == "N1" and section["id"] == "answer-N1"
     assert "unsupported" not in section["class"] and html.select_one(".mark") is None
