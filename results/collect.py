@@ -200,14 +200,12 @@ def numbers(record, keys, form):
 
 
 def results_table(results):
-    """Return the README's table of results as Markdown; a run of the profile full has a row of its own below."""
-    lines = ["| | quantity | here | to compare |", "|---|---|---:|---|"]
+    """Return the README's table of results as Markdown: those of the default run, beside those of the profile full."""
+    lines = ["| | quantity | here | `full` | to compare |", "|---|---|---:|---:|---|"]
     for notebook, quantity, form, keys, compared in ROWS:
-        for profile in ("", " (full)"):
-            record = results.get(notebook + profile)
-            if record:
-                cells = (notebook[:2], quantity + profile, numbers(record, keys, form), compared.format(**record))
-                lines.append(f"| {' | '.join(cells)} |")
+        record, full = results[notebook], results.get(f"{notebook} (full)")
+        cells = [notebook[:2], quantity, numbers(record, keys, form), numbers(full, keys, form) if full else "–"]
+        lines.append(f"| {' | '.join([*cells, compared.format(**record)])} |")
     return "\n".join(lines)
 
 
