@@ -1,4 +1,4 @@
-"""How good a flow is: divergences from a known truth, comparisons of samples, tests of the code, Gaussian baselines."""
+"""How good a flow is: divergences from a known truth, comparisons of samples, tests of the code."""
 
 from typing import NamedTuple
 
@@ -103,7 +103,7 @@ def mmd_floor(real, num_samples, *, bandwidths, splits=200, seed=0):
 
 
 def quality_card(real, generated, forest, *, seed=0):
-    """Score generated samples against real ones (N, D) of the same kind, unseen in training.
+    """Score generated samples against real ones (N, D) of the same kind, unseen in training and in random order.
 
     Args:
         generated: a dict of each model's name and its samples (M, D), in random order.
@@ -136,8 +136,8 @@ def code_report(flow, x, condition=None, *, projections=100, seed=0):
     Returns:
         A DataFrame with the rows `mean` (largest |mean| of a dimension), `deviation` (largest |σ − 1| of a dimension),
         `radius` (Kolmogorov–Smirnov distance of ‖z‖ from χ with D degrees of freedom) and `projection` (largest such
-        distance from N(0, 1) over random directions), and the columns `value`, `limit` (exceeded with 5 % probability
-        by a normal code, or less) and `normal`.
+        distance from N(0, 1) over random directions), and the columns `value`, `limit` (each is exceeded with about
+        5 % probability by a normal code, or less; one of the four in up to 20 %) and `normal`.
     """
     if flow.prior_name != "gaussian":
         raise ValueError(f"flow must have a Gaussian prior, got {flow.prior_name or flow.prior}")

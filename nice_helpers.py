@@ -47,12 +47,12 @@ PRIORS = {"gaussian": gaussian_prior, "logistic": logistic_prior}
 def dequantize(x, seed, levels=256):
     """Map integer pixels 0 … levels − 1 to the unit interval by uniform noise: (x + u) / levels with u in [0, 1).
 
-    A density on discrete values is unbounded; with this noise E[log p] bounds the discrete log-likelihood from
-    below (Theis et al. 2016, arXiv:1511.01844, section 3.1).
+    A density on discrete values is unbounded; with this noise E[log p] − D log(levels) bounds the discrete
+    log-likelihood from below (Theis et al. 2016, arXiv:1511.01844, section 3.1).
 
     Args:
         x: pixels (N, D).
-        seed: an integer or a pair of integers; the same seed gives the same noise.
+        seed: an integer or a pair of integers; the same seed gives the same noise (another one within XLA).
 
     Returns:
         A float32 tensor (N, D) in [0, 1].
@@ -68,7 +68,7 @@ def dequantize(x, seed, levels=256):
 
 
 def quantize(x, levels=256):
-    """Undo `dequantize`: return the integer pixels 0 … levels − 1 (float32) in whose cells x falls, clipped."""
+    """Return the integer pixels 0 … levels − 1 (float32) in whose cells x falls, clipped: undo `dequantize`."""
     return np.clip(np.floor(np.asarray(x, np.float32) * levels), 0, levels - 1)
 
 
@@ -258,7 +258,7 @@ class AffineCoupling(_Coupling):
 
 @keras.saving.register_keras_serializable("nice_helpers")
 class OrthogonalMixing(_Transform):
-    """Rotate by a fixed random orthogonal matrix, so that the next coupling sees other columns.
+    """Multiply by a fixed random orthogonal matrix, so that the next coupling sees other columns.
 
     The matrix is a weight that is not trained: it is saved with the model. Source: INN, where it is a permutation.
     """
@@ -269,7 +269,7 @@ class OrthogonalMixing(_Transform):
         self.matrix = self.add_weight(shape=shape, initializer=initializer, trainable=False)
 
     def forward(self, x, condition=None, training=False):
-        """Map data x (N, D) to code z (N, D); also log|det dz/dx| (N,) in nats, zero for a rotation."""
+        """Map data x (N, D) to code z (N, D); also log|det dz/dx| (N,) in nats, zero as |det| = 1."""
         x, _ = self._inputs(x, condition, "x")
         ### BEGIN SOLUTION
         return x @ self.matrix, tf.zeros_like(x[:, 0])
@@ -311,7 +311,7 @@ class DiagonalScaling(_Transform):
         ### END SOLUTION
 
     def adapt(self, x, stddev=1.0):
-        """Set s and m so that the columns of x (N, D) get mean 0 and this deviation; constant ones keep s = 0."""
+        """Set s and m so that the columns of x (N, D) get mean 0 and deviation `stddev`; constant ones get s = 0."""
         x = as_sample(x, self.input_size).numpy().astype(np.float64)
         mean, spread = x.mean(0), x.std(0)
         constant = spread <= 1e-6 * np.maximum(1.0, np.abs(mean))
@@ -501,7 +501,7 @@ def coupling_chain(coupling, input_size, couplings, *, split="odd-even", seed=No
 
     Args:
         coupling: AdditiveCoupling, AffineCoupling or a class made from one of them.
-        network: hidden_size, hidden_layers and more for each coupling's own `mlp`.
+        split: "odd-even" or "half"; network: hidden_size, hidden_layers and more for each coupling's own `mlp`.
     """
     input_size, couplings = as_integer("input_size", input_size, 2), as_integer("couplings", couplings, 1)
     ### BEGIN SOLUTION
@@ -573,7 +573,7 @@ def train_inn(
         epochs, batch_size: integers ≥ 1.
         learning_rate: a float, a Keras schedule over steps, or a function that makes one from the number of steps.
         weight_decay: each step takes learning_rate · weight_decay of itself off each matrix (arXiv:1711.05101).
-        validation: data (n, D), or a pair (data, condition), to evaluate after each epoch; augmented once.
+        validation: data (n, D), or a tuple (data, condition), to evaluate after each epoch; augmented once.
         augment: function (batch, seed) → float32 batch, called on each batch, for example `dequantize`.
         extra_loss: function (flow, x, z, condition) → scalar, added to the negative log-likelihood.
         callbacks: Keras callbacks; their logs are `loss`, `nats`, `val_loss` and `extra_loss`.
@@ -582,11 +582,11 @@ def train_inn(
         verbose: show one line of progress that updates in place.
 
     Returns:
-        A DataFrame with a row for each epoch: `nats` (mean training log-likelihood), `validation_nats`,
-        `extra_loss` where there is one, and `seconds` since the start.
+        A DataFrame with a row for each epoch: `nats` (mean log-likelihood of its batches, each before its
+        step), `validation_nats` (after it), `extra_loss` where there is one, and `seconds` since the start.
 
     Raises:
-        ValueError: for unusable data, integers without augment among them.
+        ValueError: for unusable data, integers without augment among them; augment is tried on 1,000 rows.
         FloatingPointError: if the loss becomes NaN or infinite; the best weights so far are restored.
     """
     epochs, batch_size = as_integer("epochs", epochs, 1), as_integer("batch_size", batch_size, 1)
@@ -620,17 +620,17 @@ def train_inn(
         warnings.warn(f"stopped by hand; the history has {len(report.records)} of {epochs} epochs", stacklevel=2)
     finally:  # the graph holds the data; and BackupAndRestore's epoch is for this training only
         flow.train_function = flow._initial_epoch = None
-    import pandas as pd  # here: at the top it made log_prob 7 % slower
+    import pandas as pd  # here: at the top it made log_prob 7 % slower, we don't know why
 
     return pd.DataFrame(report.records or {"epoch": [], "nats": [], "seconds": []}).set_index("epoch")
 
 
-def _training_data(flow, x, condition, augment):
+def _training_data(flow, x, condition, augment, name="x"):
     """Return x and its condition as checked tensors; x keeps its dtype where `augment` takes care of it."""
     x = x if tf.is_tensor(x) else np.asarray(x)
-    checked = as_matrix(x, flow.input_size, "x", least=1)
+    checked = as_matrix(x, flow.input_size, name, least=1)
     if not augment and not tf.as_dtype(x.dtype).is_floating:
-        raise ValueError(f"x must be of a floating dtype, got {x.dtype}: discrete values need augment=dequantize")
+        raise ValueError(f"{name} must be of a floating dtype, got {x.dtype}: discrete values need augment=dequantize")
     sample = augment(x[:1000], tf.constant([0, -1])) if augment else checked  # it sees values now, later a graph
     if isinstance(flow.transforms[0], Logit):
         flow.transforms[0].check(sample)
@@ -642,7 +642,7 @@ def _validation_data(flow, validation, augment, seed):
     if validation is None:
         return None
     pair = validation if isinstance(validation, tuple) else (validation, None)
-    x, condition = _training_data(flow, *pair, augment)
+    x, condition = _training_data(flow, *pair, augment, "validation")
     return (augment(x, tf.constant([seed, -1])) if augment else x), condition
 
 
@@ -674,7 +674,7 @@ def reconstruct(flow, x, k, condition=None):
 
 
 def reconstruction_loss(k, weight):
-    """Return an extra_loss for train_inn: weight times the mean of ‖reconstruct(x) − x‖² over the batch."""
+    """Return an extra_loss for train_inn: weight · mean ‖reconstruct(x) − x‖²; not for normalization="batch"."""
 
     def loss(flow, x, z, condition):
         ### BEGIN SOLUTION

@@ -40,7 +40,7 @@ def fit_gaussian(x, levels=256):
         levels: as in dequantize.
 
     Returns:
-        SciPy's multivariate normal over [0, 1]^D, float64; `logpdf` gives nats, `mean` and `cov` the moments.
+        SciPy's multivariate normal on the scale of [0, 1]^D, float64; `logpdf` gives nats, `mean`, `cov` the moments.
     """
     x = np.asarray(x, float)
     covariance = (np.cov(x.T) + np.eye(x.shape[1]) / 12) / levels**2
@@ -74,7 +74,8 @@ def _conv_network(keeps, block, channels, residual_blocks, dense, seed, shortcut
         return layers.Conv2D(filters, 3, padding="same", kernel_initializer=initializer)
 
     inputs = keras.Input((len(kept),))
-    h = layers.Reshape((side, side, -1))(take(inputs, np.searchsorted(np.flatnonzero(keeps), kept), axis=1))
+    places = np.searchsorted(np.flatnonzero(keeps), kept)  # of the kept pixels among the inputs
+    h = layers.Reshape((side, side, -1))(take(inputs, places, axis=1))
     h = conv(channels)(h)
     ### BEGIN SOLUTION
     for _ in range(residual_blocks):
@@ -91,7 +92,7 @@ def _conv_network(keeps, block, channels, residual_blocks, dense, seed, shortcut
             [h, layers.Reshape(h.shape[1:])(layers.Dense(int(np.prod(h.shape[1:])), kernel_initializer="zeros")(y))]
         )
     h = layers.Permute((3, 1, 2, 4))(layers.Reshape((side, side, 2, values))(h))
-    h = take(layers.Reshape((2, len(changed)))(h), np.argsort(changed), axis=2)
+    h = take(layers.Reshape((2, len(changed)))(h), np.argsort(changed), axis=2)  # from block order to pixel order
     return keras.Model(inputs, layers.Reshape((2 * len(changed),))(h))
 
 
@@ -119,7 +120,7 @@ def ConvRealNVP(
         seed: of the initial weights.
 
     Returns:
-        A Flow over size² columns with the Gaussian prior. Train it with jit_compile=False: XLA is slow at convolutions.
+        A Flow over size² columns with the Gaussian prior. Train and inpaint with jit_compile=False: XLA is slow here.
     """
     second, dense = couplings // 2 if second is None else second, nh.as_integer("dense", dense, 0)
     for name, value, factor in (("size", size, 4), ("couplings", couplings, 4), ("second", second, 2)):
@@ -160,7 +161,7 @@ def inpaint(
         start: (D,) or (N, D), the unknown values to start from, for example the mean of the training data.
         condition: (N, C) for a conditional flow.
         steps: how many; all samples climb together in one compiled loop.
-        optimizer: a Keras optimizer; the default is Adam with a rate of 0.2.
+        optimizer: a fresh Keras optimizer; the default, Adam with a rate of 0.2, is meant for "logit".
         noise: standard deviation of normal noise added to each gradient; the paper has 1.
         space: "logit" climbs in u with x = sigmoid(u), so x stays within (0, 1) and moves in small steps near the ends;
             "clip" climbs in x and projects back to [0, 1], as the paper does; "real" climbs in x without bounds.

@@ -224,7 +224,7 @@ def test_extra_loss_is_added():
         (np.zeros((5, 2)), {"epochs": 0}, "epochs must be an integer ≥ 1, got 0"),
         (np.zeros((5, 2)), {"batch_size": 2.5}, "batch_size must be an integer ≥ 1, got 2.5"),
         (np.zeros((5, 2)), {"condition": np.zeros((5, 1))}, "condition_size is 0"),
-        (np.zeros((5, 2)), {"validation": np.zeros((5, 3))}, r"shape \(N, 2\), got \(5, 3\)"),
+        (np.zeros((5, 2)), {"validation": np.zeros((5, 3))}, r"validation must have shape \(N, 2\), got \(5, 3\)"),
         (np.zeros((5, 2)), {"validation": [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]}, r"shape \(N, 2\), got \(2, 3\)"),
         (np.full((5, 2), 0.25), {"augment": nh.dequantize}, "x must be whole numbers 0…255"),
         (np.zeros((5, 2), np.uint8), {}, "discrete values need augment=dequantize"),
