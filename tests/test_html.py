@@ -303,8 +303,9 @@ def test_headings_have_unique_anchors_and_a_table_of_contents():
     assert page.nav.find_previous("h1") and page.nav.find_next("h2")["id"] == "data"
 
 
-def test_code_is_folded_where_the_cell_asks_for_it():
-    fold = new_code_cell("a = 1\nb = 2", metadata={"tags": ["fold"]}, outputs=[new_output("stream", text="seen\n")])
+@pytest.mark.parametrize("tag", ["fold", "question"])
+def test_code_is_folded_where_the_cell_asks_for_it(tag):
+    fold = new_code_cell("a = 1\nb = 2", metadata={"tags": [tag]}, outputs=[new_output("stream", text="seen\n")])
     page = export(fold, new_code_cell("c = 3"))
     (details,) = page.select("details")
     assert details.summary.get_text() == "Code, 2 lines" and "b = 2" in details.get_text()
