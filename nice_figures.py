@@ -48,12 +48,12 @@ def answer(item, text, holds):
 
     Args:
         item: the item's id in export/sheets.toml, for example "N7".
-        text: Markdown that a person wrote; numbers are fields of an f-string. A blank line begins a paragraph, or a
-            point of a list if "- " stands there; all other line breaks are free.
+        text: Markdown that a person wrote; numbers are fields of an f-string. A blank line begins a paragraph, a line
+            that begins with "- " a point of a list; all other line breaks are free.
         holds: the condition under which the text is true, in terms of this run's variables, or None for pure theory.
             Where it is False the page marks the answer, and the build says so.
     """
-    holds, paragraphs = None if holds is None else bool(holds), re.split(r"\n\s*\n", text.strip())
+    holds, paragraphs = None if holds is None else bool(holds), re.split(r"\n\s*\n|\n(?=\s*- )", text.strip())
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     quoted = f"**{item}** · {text}".replace("\n", "\n> ")
     data = {"text/markdown": f"> {quoted}", "text/plain": text}

@@ -133,7 +133,7 @@ shell = start_ipython()
 shell.display_formatter.active_types = shell.display_formatter.format_types
 with capture_output() as captured:
     shell.run_cell("import nice_figures as nf; nf.answer('N2', 'Two\\\\n   lines.', 1 > 2); nf.source(nf.show)")
-    shell.run_cell("nf.answer('N3', 'Yes,\\\\n 3.\\\\n\\\\n  - One\\\\n point.\\\\n \\\\n - Two.', None)")
+    shell.run_cell("nf.answer('N3', 'Yes,\\\\n 3.\\\\n\\\\n  - One\\\\n point.\\\\n - Two.', None)")
 for output in captured.outputs:
     print(output.metadata, output.data.get("text/markdown"))
 """
