@@ -148,8 +148,8 @@ class _Coupling(_Transform):
         kept, changed = coupling_sizes(input_size, swap=swap)
         if not isinstance(split, str):
             mask, split = nice_backend.as_mask(split, input_size)
-            self._parts = [np.flatnonzero(mask == part) for part in (True, False)]
-            kept, changed = [len(part) for part in (self._parts[::-1] if swap else self._parts)]
+            self._order, first = np.argsort(~mask, kind="stable"), int(mask.sum())  # the first part's columns first
+            kept, changed = (input_size - first, first) if swap else (first, input_size - first)
         elif split not in ("odd-even", "half"):
             raise ValueError(f'split must be "odd-even", "half" or a mask, got {split!r}')
         self.network, self.split, self.swap = network, split, bool(swap)
@@ -175,7 +175,7 @@ class _Coupling(_Transform):
         elif self.split == "odd-even":
             first, second = x[:, 0::2], x[:, 1::2]
         else:
-            first, second = (tf.gather(x, part, axis=1) for part in self._parts)
+            first, second = tf.split(nice_backend.permuted(x, self._order), [sum(self.split), -1], axis=1)
         return (second, first) if self.swap else (first, second)
 
     def _join(self, kept, changed):
@@ -184,7 +184,7 @@ class _Coupling(_Transform):
         if self.split == "half":
             return tf.concat([first, second], 1)
         if self.split != "odd-even":
-            return tf.gather(tf.concat([first, second], 1), np.argsort(np.concatenate(self._parts)), axis=1)
+            return nice_backend.permuted(tf.concat([first, second], 1), np.argsort(self._order))
         pairs = self.input_size // 2
         zipped = tf.reshape(tf.stack([first[:, :pairs], second], 2), (-1, 2 * pairs))
         return tf.concat([zipped, first[:, pairs:]], 1)  # an odd D leaves one column over

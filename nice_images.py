@@ -63,7 +63,7 @@ def _conv_network(keeps, block, channels, residual_blocks, dense, seed, shortcut
     `keeps` (size²,) repeats itself in blocks of block × block pixels: a block's kept pixels are channels of one place.
     A checkerboard on 28×28 pixels, in blocks of 2×2, gives 14×14 places with two channels in and two times two out.
     """
-    take, layers, rng = keras.ops.take, keras.layers, np.random.default_rng(seed)
+    layers, rng = keras.layers, np.random.default_rng(seed)
     side = int(np.sqrt(len(keeps))) // block
     blocks = np.arange(len(keeps)).reshape(side, block, side, block).swapaxes(1, 2).ravel()
     kept, changed = blocks[keeps[blocks]], blocks[~keeps[blocks]]  # pixels, one block after the other
@@ -75,7 +75,7 @@ def _conv_network(keeps, block, channels, residual_blocks, dense, seed, shortcut
 
     inputs = keras.Input((len(kept),))
     places = np.searchsorted(np.flatnonzero(keeps), kept)  # of the kept pixels among the inputs
-    h = layers.Reshape((side, side, -1))(take(inputs, places, axis=1))
+    h = layers.Reshape((side, side, -1))(nice_backend.Permutation(places)(inputs))
     h = conv(channels)(h)
     ### BEGIN SOLUTION
     for _ in range(residual_blocks):
@@ -92,8 +92,9 @@ def _conv_network(keeps, block, channels, residual_blocks, dense, seed, shortcut
             [h, layers.Reshape(h.shape[1:])(layers.Dense(int(np.prod(h.shape[1:])), kernel_initializer="zeros")(y))]
         )
     h = layers.Permute((3, 1, 2, 4))(layers.Reshape((side, side, 2, values))(h))
-    h = take(layers.Reshape((2, len(changed)))(h), np.argsort(changed), axis=2)  # from block order to pixel order
-    return keras.Model(inputs, layers.Reshape((2 * len(changed),))(h))
+    order = np.argsort(changed)  # from block order to pixel order, s and then t
+    order = np.concatenate([order, len(changed) + order])
+    return keras.Model(inputs, nice_backend.Permutation(order)(layers.Flatten()(h)))
 
 
 def ConvRealNVP(
