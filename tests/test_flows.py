@@ -2,6 +2,7 @@
 
 import itertools
 
+import nice_backend
 import nice_helpers as nh
 import nice_images as ni
 
@@ -472,6 +473,22 @@ def test_a_chain_keeps_both_parts_in_turn(coupling):
 def test_conv_real_nvp_refuses_sizes_that_do_not_divide(options):
     with pytest.raises(ValueError, match="must be"):
         ni.ConvRealNVP(**({"size": 4} | options))
+
+
+@pytest.mark.parametrize("permute", [lambda x, order: nice_backend.Permutation(order)(x), nice_backend.permuted])
+def test_a_permutation_has_the_gradient_of_a_gather(permute):
+    """A log-determinant can't see it: a wrong permutation in the gradient has a determinant of ±1 too."""
+    order = [2, 0, 3, 1]  # its square is not the identity
+    x, weight = (tf.constant(np.random.default_rng(seed).standard_normal((5, 4)), tf.float32) for seed in (0, 1))
+    results = []
+    for function in (permute, lambda x, order: tf.gather(x, order, axis=1)):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x, order)
+            loss = tf.reduce_sum(weight * y**2)
+        results.append((y, tape.gradient(loss, x)))
+    for received, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(received, expected)
 
 
 @pytest.mark.parametrize("jit", [False, True])
