@@ -1,12 +1,14 @@
 """Gather build/results into results.json, pictures from the executed notebooks, and the README's tables.
 
 Run by `make results` after `make export-html` or `make bench`; nothing in this folder or in the README's tables is
-written by hand. Runs of the profile `full` are kept beside those of `default`.
+written by hand. Runs of the profile `full` are kept beside those of `default`, and so is a run with another SEED, made
+in a clone: `python results/collect.py <clone>/build/results` adds it.
 """
 
 import base64
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -190,12 +192,15 @@ def notebooks_table(results):
     return "\n".join(lines)
 
 
-def numbers(record, keys, form):
-    """Return a run's numbers as text, each with its deviation over trainings where the run has one."""
+def numbers(record, keys, form, other=None):
+    """Return a run's numbers as text, each with its deviation: over the run's trainings, else over it and another."""
     texts = []
     for key in keys:
-        deviation = f" ± {record[key + '_sd']:{form}}" if f"{key}_sd" in record else ""
-        texts.append(f"{record[key]:{',.0f' if 'seconds' in key else form}}{deviation}")
+        deviation = record.get(f"{key}_sd")
+        if deviation is None and other and "seconds" not in key:
+            deviation = np.std([record[key], other[key]], ddof=1)
+        spread = "" if deviation is None else f" ± {deviation:{form}}"
+        texts.append(f"{record[key]:{',.0f' if 'seconds' in key else form}}{spread}")
     return "; ".join(texts)
 
 
@@ -204,7 +209,8 @@ def results_table(results):
     lines = ["| | quantity | here | `full` | to compare |", "|---|---|---:|---:|---|"]
     for notebook, quantity, form, keys, compared in ROWS:
         record, full = results[notebook], results.get(f"{notebook} (full)")
-        cells = [notebook[:2], quantity, numbers(record, keys, form), numbers(full, keys, form) if full else "–"]
+        here = numbers(record, keys, form, results.get(f"{notebook} (other seed)"))
+        cells = [notebook[:2], quantity, here, numbers(full, keys, form) if full else "–"]
         lines.append(f"| {' | '.join([*cells, compared.format(**record)])} |")
     return "\n".join(lines)
 
@@ -280,10 +286,13 @@ def main():
     """Write results.json, the pictures and the README's tables; results of other notebooks stay as they are."""
     path = ROOT / "results" / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    for file in sorted((ROOT / "build" / "results").glob("*.json")):
-        record = json.loads(file.read_text())
-        suffix = "" if record["profile"] == "default" else f" ({record['profile']})"
-        results[record["notebook"] + suffix] = record
+    for folder in (ROOT / "build" / "results", *map(Path, sys.argv[1:])):
+        for file in sorted(folder.glob("*.json")):
+            record = json.loads(file.read_text())
+            suffix = "" if record["profile"] == "default" else f" ({record['profile']})"
+            if folder.parent.parent.resolve() != ROOT:
+                suffix += " (other seed)"
+            results[record["notebook"] + suffix] = record
     path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
     for notebook, *_, description in NOTEBOOKS:
         executed = ROOT / "build" / "default" / f"{notebook}.ipynb"

@@ -39,6 +39,12 @@ def test_a_run_of_the_profile_full_stands_beside_that_of_default():
     assert "| 0.0123 ± 0.0045 | one Gaussian" in row and row.count("|") == rows[1].count("|")
 
 
+def test_a_single_training_gets_its_deviation_from_a_run_with_another_seed():
+    assert collect.numbers({"nats": 3.0}, ["nats"], ".2f", {"nats": 5.0}) == "3.00 ± 1.41"
+    assert collect.numbers({"nats": 3.0, "nats_sd": 0.5}, ["nats"], ".2f", {"nats": 5.0}) == "3.00 ± 0.50"
+    assert collect.numbers({"train_seconds": 3.0}, ["train_seconds"], ".2f", {"train_seconds": 5.0}) == "3"
+
+
 def test_a_readme_without_markers_is_refused():
     _, results, bench = read()
     with pytest.raises(ValueError, match="markers"):
