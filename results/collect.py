@@ -131,7 +131,7 @@ ROWS = [
     (
         "08_outlier_detection",
         "digits among clothes: AUROC of a convolutional flow (below 0.5: digits look likelier)",
-        ".3f",
+        ".4f",
         ["auroc_fashion_vs_mnist_likelihood"],
         "length of a PNG file {auroc_fashion_vs_mnist_png_length_alone:.3f}",
     ),
