@@ -286,13 +286,12 @@ def main():
     """Write results.json, the pictures and the README's tables; results of other notebooks stay as they are."""
     path = ROOT / "results" / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    for folder in (ROOT / "build" / "results", *map(Path, sys.argv[1:])):
+    folders = {ROOT / "build" / "results": ""} | {Path(folder): " (other seed)" for folder in sys.argv[1:]}
+    for folder, seed in folders.items():
         for file in sorted(folder.glob("*.json")):
             record = json.loads(file.read_text())
             suffix = "" if record["profile"] == "default" else f" ({record['profile']})"
-            if folder.parent.parent.resolve() != ROOT:
-                suffix += " (other seed)"
-            results[record["notebook"] + suffix] = record
+            results[record["notebook"] + suffix + seed] = record
     path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
     for notebook, *_, description in NOTEBOOKS:
         executed = ROOT / "build" / "default" / f"{notebook}.ipynb"
