@@ -322,7 +322,12 @@ def add_glance(soup, answers, smoke):
         ]
         head = "<thead><tr><th>item</th><th>question</th><th>answer</th></tr></thead>"
         table = f'<h2>At a glance</h2><table class="glance">{head}<tbody>{"".join(rows)}</tbody></table>'
-        after.insert_after(BeautifulSoup(table, "html.parser"))
+        note = (
+            "<p>The code of an answer ends in <code>holds</code>, the condition on this run's numbers under which its "
+            "text is true: where it fails, the answer is marked. <code>record</code> keeps numbers for a table of "
+            "results.</p>"
+        )
+        after.insert_after(BeautifulSoup(table + note, "html.parser"))
     if smoke:
         banner = "A run in the profile <code>smoke</code>, which checks that all cells run: its numbers mean nothing."
         soup.main.insert(0, BeautifulSoup(f'<p class="banner">{banner}</p>', "html.parser"))
