@@ -39,6 +39,13 @@ def test_a_run_of_the_profile_full_stands_beside_that_of_default():
     assert "| 0.0123 ± 0.0045 | one Gaussian" in row and row.count("|") == rows[1].count("|")
 
 
+def test_what_full_compares_with_stands_in_brackets_where_it_differs():
+    compared = [("paper", "2.0"), ("mixture", "{kl:.2f}")]
+    assert collect.beside(compared, {"kl": 0.5}, {"kl": 0.25}) == "paper: 2.0 · mixture: 0.50 (`full`: 0.25)"
+    assert collect.beside(compared, {"kl": 0.5}, {"kl": 0.5}) == "paper: 2.0 · mixture: 0.50"
+    assert collect.beside(compared, {"kl": 0.5}, None) == "paper: 2.0 · mixture: 0.50"
+
+
 def test_a_single_training_gets_its_deviation_from_a_run_with_another_seed():
     assert collect.numbers({"nats": 3.0}, ["nats"], ".2f", {"nats": 5.0}) == "3.00 ± 1.41"
     assert collect.numbers({"nats": 3.0, "nats_sd": 0.5}, ["nats"], ".2f", {"nats": 5.0}) == "3.00 ± 0.50"
