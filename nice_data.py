@@ -101,14 +101,17 @@ def toy_distribution(name, label=None, *, noise=0.1):
     Args:
         name: "parabola" (make_parabola), "moons" (sklearn's make_moons) or "hexagon" (make_hexagon).
         label: a label, or several, to get p(x | label): 0 or 1 for the moons, 0…5 for the hexagon's corners.
-        noise: the generator's noise.
+        noise: the generator's noise; for the moons at least 0.05.
 
     Raises:
-        ValueError: for an unknown name or label.
+        ValueError: for an unknown name or label, or too little noise.
     """
     centres = {"parabola": None, "moons": _moon_nodes(), "hexagon": _hexagon_corners()[:, None]}
     if name not in centres:
         raise ValueError(f"name must be one of {sorted(centres)}, got {name!r}")
+    least = 0.05 if name == "moons" else 1e-6
+    if not noise >= least:
+        raise ValueError(f"noise must be at least {least} for {name}, got {noise!r}")
     if name == "parabola":
         if label is not None:
             raise ValueError(f"the parabola has no labels, got label={label!r}")
@@ -117,7 +120,7 @@ def toy_distribution(name, label=None, *, noise=0.1):
         return tfd.TransformedDistribution(tfd.MultivariateNormalDiag([0.0, 0.0], [1.0, noise]), bend)
     groups = centres[name]
     chosen = np.arange(len(groups)) if label is None else np.atleast_1d(label)
-    if not np.isin(chosen, np.arange(len(groups))).all():
+    if chosen.dtype.kind not in "iu" or not len(chosen) or not np.isin(chosen, np.arange(len(groups))).all():
         raise ValueError(f"label must lie in 0…{len(groups) - 1} for {name}, got {label!r}")
     means = groups[chosen].reshape(-1, 2).astype(np.float32)
     weights = np.tile(_ARC_WEIGHTS, len(chosen)) if name == "moons" else np.ones(len(chosen))
@@ -127,8 +130,8 @@ def toy_distribution(name, label=None, *, noise=0.1):
     )
 
 
-# The integral along an arc (angle uniform on [0, π]) is a Gauss-Legendre sum: with 128 nodes, whose spacing is a
-# quarter of the default noise, it is exact in float32.
+# The integral along an arc (angle uniform on [0, π]) is a Gauss-Legendre sum: with 128 nodes, whose spacing is at most
+# four tenths of the default noise, it is exact in float32.
 _ARC_NODES, _ARC_WEIGHTS = np.polynomial.legendre.leggauss(128)
 
 

@@ -87,6 +87,7 @@ def mmd_floor(real, num_samples, *, bandwidths, splits=200, seed=0):
 
     Of `real` the first 4 × num_samples are used.
     """
+    num_samples = nh.as_integer("num_samples", num_samples, 2)
     if len(real) < 2 * num_samples:
         raise ValueError(f"real must have at least 2 × {num_samples} samples, got {len(real)}")
     rng = np.random.default_rng(seed)
@@ -147,7 +148,7 @@ def code_report(flow, x, condition=None, *, projections=100, seed=0):
     projected = z @ (directions / np.linalg.norm(directions, axis=0))
     normal = stats.norm.ppf(1 - 0.025 / dimensions) / np.sqrt(count)  # Bonferroni's bound over the dimensions
     radius = stats.kstest(np.linalg.norm(z, axis=1), stats.chi(dimensions).cdf).statistic
-    worst = max(stats.kstest(column, stats.norm.cdf).statistic for column in projected.T)
+    worst = stats.kstest(projected, stats.norm.cdf).statistic.max()  # of each column
     rows = {
         "mean": (np.abs(z.mean(0)).max(), normal),
         "deviation": (np.abs(z.std(0) - 1).max(), normal / np.sqrt(2)),

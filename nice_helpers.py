@@ -22,6 +22,7 @@ from nice_backend import as_condition, as_integer, as_matrix, as_sample
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -158,7 +159,7 @@ class _Coupling(_Transform):
         if received != expected:
             raise ValueError("network must map {} columns to {}, got {} to {}".format(*expected, *received))
 
-    def get_config(self):
+    def get_config(self):  # the other transforms have plain arguments, which Keras notes by itself
         own = {"input_size": self.input_size, "network": keras.saving.serialize_keras_object(self.network)}
         own |= {"split": self.split, "swap": self.swap, "condition_size": self.condition_size}
         return {**super().get_config(), **own}
@@ -340,7 +341,7 @@ class Logit(_Transform):
         ### END SOLUTION
 
     def check(self, x):
-        """Raise a ValueError if values lie where the logit is not finite; Flow does so before a graph is entered."""
+        """Raise a ValueError if a value's logit is not finite; Flow asks its first transform, outside of graphs."""
         if hasattr(x, "numpy") and len(x):
             low, high = x.numpy().min(), x.numpy().max()
             margin = self.alpha / (1 - 2 * self.alpha)
@@ -493,7 +494,7 @@ def NICE(
     """
     network = {"hidden_size": hidden_size, "hidden_layers": hidden_layers, "normalization": normalization}
     chain = coupling_chain(AdditiveCoupling, input_size, couplings, split=split, seed=seed, **network)
-    return Flow([*chain, DiagonalScaling(input_size)], prior)
+    return Flow([*chain, DiagonalScaling(int(input_size))], prior)
 
 
 def coupling_chain(coupling, input_size, couplings, *, split="odd-even", seed=None, **network):
@@ -516,7 +517,7 @@ def coupling_chain(coupling, input_size, couplings, *, split="odd-even", seed=No
 
 
 def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
-    """Build RealNVP as the INN exercise has it: affine couplings with a random rotation between each two.
+    """Build RealNVP as the INN exercise has it: affine couplings with a random orthogonal matrix between each two.
 
     Each coupling passes on the first half of the columns; its network has two hidden ReLU layers. Source: RealNVP,
     section 3; with a condition (N, condition_size), which every network sees, cINN, section 3.1.
@@ -528,7 +529,7 @@ def RealNVP(input_size, hidden_size, blocks, condition_size=0, *, seed=None):
     kept, changed = coupling_sizes(input_size)
     layers = []
     for i in range(blocks):
-        seeds = [None, None] if seed is None else [[seed, i], int(1000 * seed + i)]  # of the network and the rotation
+        seeds = [None, None] if seed is None else [[seed, i], int(1000 * seed + i)]  # Keras' initializers take integers
         if i > 0:
             layers.append(OrthogonalMixing(input_size, seed=seeds[1]))
         network = mlp(kept + condition_size, 2 * changed, hidden_size=hidden_size, hidden_layers=2, seed=seeds[0])
@@ -600,7 +601,8 @@ def train_inn(
 
     def one_batch(i, total):
         batch, c = tf.gather(x, order[i]), tf.gather(condition, order[i])
-        batch = augment(batch, tf.stack([epoch * 9973 + seed, i])) if augment else batch  # a seed for each batch
+        if augment:
+            batch = tf.cast(augment(batch, tf.stack([epoch * 9973 + seed, i])), tf.float32)  # a seed for each batch
         return i + 1, total + tf.stack(likelihood_step(flow, batch, c, extra_loss))
 
     @tf.function(jit_compile=jit_compile, autograph=False)
@@ -618,10 +620,9 @@ def train_inn(
         flow.fit(nothing, epochs=epochs, callbacks=[report, *callbacks], verbose=0, shuffle=False)
     except KeyboardInterrupt:
         warnings.warn(f"stopped by hand; the history has {len(report.records)} of {epochs} epochs", stacklevel=2)
-    finally:  # the graph holds the data; and BackupAndRestore's epoch is for this training only
-        flow.train_function = flow._initial_epoch = None
-    import pandas as pd  # here: at the top it made log_prob 7 % slower, we don't know why
-
+    finally:
+        flow.train_function = None  # its graph holds the data
+        flow._initial_epoch = None  # where BackupAndRestore resumed: for this training only
     return pd.DataFrame(report.records or {"epoch": [], "nats": [], "seconds": []}).set_index("epoch")
 
 
@@ -631,7 +632,8 @@ def _training_data(flow, x, condition, augment, name="x"):
     checked = as_matrix(x, flow.input_size, name, least=1)
     if not augment and not tf.as_dtype(x.dtype).is_floating:
         raise ValueError(f"{name} must be of a floating dtype, got {x.dtype}: discrete values need augment=dequantize")
-    sample = augment(x[:1000], tf.constant([0, -1])) if augment else checked  # it sees values now, later a graph
+    # augment sees values now, later a graph.
+    sample = as_matrix(augment(x[:1000], tf.constant([0, -1])), flow.input_size, "augment(x)") if augment else checked
     if isinstance(flow.transforms[0], Logit):
         flow.transforms[0].check(sample)
     return tf.convert_to_tensor(x) if augment else checked, as_condition(condition, flow.condition_size, checked)
@@ -641,8 +643,8 @@ def _validation_data(flow, validation, augment, seed):
     """Return train_inn's validation as (x, condition), or None."""
     if validation is None:
         return None
-    pair = validation if isinstance(validation, tuple) else (validation, None)
-    x, condition = _training_data(flow, *pair, augment, "validation")
+    x, condition = validation if isinstance(validation, tuple) else (validation, None)
+    x, condition = _training_data(flow, x, condition, augment, "validation")
     return (augment(x, tf.constant([seed, -1])) if augment else x), condition
 
 
@@ -703,8 +705,6 @@ def check_flow(flow, x, condition=None, *, tolerance=1e-3):
     Raises:
         AssertionError: names the first transform that fails, and how.
     """
-    import pandas as pd
-
     x = as_matrix(x, flow.input_size, "x", least=1)
     condition = as_condition(condition, flow.condition_size, x)[:8]
     h = x = x[:8]

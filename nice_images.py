@@ -50,7 +50,7 @@ def fit_gaussian(x, levels=256):
 
 def pixel_log_prob(flow, pixels, seed=0):
     """Return log p (N,) in nats of pixels 0 … 255 (N, D), dequantized once; 500 at a time, to spare memory."""
-    starts = range(0, len(pixels), 500)
+    starts = range(0, max(len(pixels), 1), 500)
     return np.concatenate([flow.log_prob(nh.dequantize(pixels[i : i + 500], (seed, i))) for i in starts])
 
 
@@ -61,7 +61,8 @@ def _conv_network(keeps, block, channels, residual_blocks, dense, seed, shortcut
     """Build a residual network from an image's kept pixels to [s, t] of the others; its last layer starts at zero.
 
     `keeps` (size²,) repeats itself in blocks of block × block pixels: a block's kept pixels are channels of one place.
-    A checkerboard on 28×28 pixels, in blocks of 2×2, gives 14×14 places with two channels in and two times two out.
+    A checkerboard on 28×28 pixels, in blocks of 2×2, gives 14×14 places with two channels in and two times two out; on
+    4×4 pixels `blocks` is 0 1 4 5, 2 3 6 7 …, `kept` 0 5, 2 7 …, and `places`, counted among the kept, 0 2, 1 3 ….
     """
     layers, rng = keras.layers, np.random.default_rng(seed)
     side = int(np.sqrt(len(keeps))) // block
@@ -75,7 +76,7 @@ def _conv_network(keeps, block, channels, residual_blocks, dense, seed, shortcut
 
     inputs = keras.Input((len(kept),))
     places = np.searchsorted(np.flatnonzero(keeps), kept)  # of the kept pixels among the inputs
-    h = layers.Reshape((side, side, -1))(nice_backend.Permutation(places)(inputs))
+    h = layers.Reshape((side, side, -1))(nice_backend.Permutation(places.tolist())(inputs))
     h = conv(channels)(h)
     ### BEGIN SOLUTION
     for _ in range(residual_blocks):
@@ -94,7 +95,7 @@ def _conv_network(keeps, block, channels, residual_blocks, dense, seed, shortcut
     h = layers.Permute((3, 1, 2, 4))(layers.Reshape((side, side, 2, values))(h))
     order = np.argsort(changed)  # from block order to pixel order, s and then t
     order = np.concatenate([order, len(changed) + order])
-    return keras.Model(inputs, nice_backend.Permutation(order)(layers.Flatten()(h)))
+    return keras.Model(inputs, nice_backend.Permutation(order.tolist())(layers.Flatten()(h)))
 
 
 def ConvRealNVP(
@@ -112,8 +113,9 @@ def ConvRealNVP(
     Args:
         size: number of pixels in a row, a multiple of 4.
         channels, residual_blocks: of the networks, which have 3×3 kernels.
-        couplings: of the first scale, a multiple of 4.
-        second: couplings of the second scale, an even number; half as many as of the first unless given.
+        couplings: of the first scale, a multiple of 4, so that each half of each split is changed.
+        second: couplings of the second scale, an even number; half as many as of the first unless given. With two, some
+            of its pixels stay unchanged.
         dense: width of a dense branch beside each network's last convolution, which sees the whole image; 0 for none.
         shortcut: False leaves the residual blocks' shortcuts out: as many convolutions, one after the other.
         alpha: of the Logit. A black pixel's noise is 1/256 wide: with 0.05 it stays narrow and each coupling has to
@@ -127,15 +129,17 @@ def ConvRealNVP(
     for name, value, factor in (("size", size, 4), ("couplings", couplings, 4), ("second", second, 2)):
         if nh.as_integer(name, value, factor) % factor:
             raise ValueError(f"{name} must be a multiple of {factor}, got {value}")
+    size, couplings, second = int(size), int(couplings), int(second)
     row, column = np.divmod(np.arange(size**2), size)
     layers = []
     for scale, number in ((1, couplings), (2, second)):
         for i in range(number):
-            checkerboard = column if i < number // 2 else 0
+            checkerboard = column if i < number // 2 else 0  # else whole rows: two of the four channels
             changed = (row % scale == 0) & ((row // scale + checkerboard) % 2 == i % 2)
             network_seed = None if seed is None else [seed, scale, i]
-            widths = scale * channels, residual_blocks, dense
-            network = _conv_network(~changed, 2 * scale, *widths, network_seed, shortcut)
+            network = _conv_network(
+                ~changed, 2 * scale, scale * channels, residual_blocks, dense, network_seed, shortcut
+            )
             layers.append(nh.AffineCoupling(size**2, network, split=~changed))
     return nh.Flow([nh.Logit(size**2, alpha=alpha), *layers, nh.DiagonalScaling(size**2)])
 
@@ -176,7 +180,7 @@ def inpaint(
         ValueError: for a mask of another dtype or shape, an unknown space, or a start outside [0, 1] unless "real".
         FloatingPointError: if a log-likelihood becomes NaN or infinite.
     """
-    x = nh.as_matrix(x, flow.input_size, "x")
+    x, steps = nh.as_matrix(x, flow.input_size, "x"), nh.as_integer("steps", steps, 0)
     condition = nh.as_condition(condition, flow.condition_size, x)
     known, free = _known_and_free(x, known, start, space)
     jit_compile = nice_backend.xla_pays(steps * len(x)) if jit_compile is None else bool(jit_compile)

@@ -72,10 +72,25 @@ def test_samples_of_a_toy_distribution_have_its_moments():
     np.testing.assert_allclose(x.var(0), [1, 2 + 0.01], rtol=0.05)
 
 
-@pytest.mark.parametrize(("name", "label"), [("circle", None), ("moons", 2), ("hexagon", -1), ("parabola", 0)])
+@pytest.mark.parametrize(
+    ("name", "label"), [("circle", None), ("moons", 2), ("moons", 1.0), ("moons", []), ("hexagon", -1), ("parabola", 0)]
+)
 def test_unknown_toys_and_labels_are_refused(name, label):
     with pytest.raises(ValueError, match="got"):
         nd.toy_distribution(name, label)
+
+
+def test_the_moons_density_is_exact_down_to_the_least_noise_that_it_takes():
+    angles, points = np.linspace(0, np.pi, 100_001), np.linspace(0.01, 3.1, 50)
+    arc, x = (np.stack([np.cos(t), np.sin(t)], 1) for t in (angles, points))
+    noise = 0.05
+    kernel = np.exp(-((x[:, None] - arc) ** 2).sum(2) / (2 * noise**2)) / (2 * np.pi * noise**2)
+    truth = np.log(np.trapezoid(kernel, angles) / np.pi)
+    received = nd.toy_distribution("moons", 0, noise=noise).log_prob(x.astype(np.float32))
+    np.testing.assert_allclose(received, truth, atol=1e-5)
+    for name, value in (("moons", 0.04), ("moons", np.nan), ("hexagon", 0.0), ("parabola", -0.1)):
+        with pytest.raises(ValueError, match="noise must be at least"):
+            nd.toy_distribution(name, noise=value)
 
 
 def test_generators_are_reproducible():

@@ -64,6 +64,8 @@ def test_bad_samples_are_refused():
         ne.mmd(np.zeros((4, 2)), np.zeros((5, 3)), bandwidths=[1.0])
     with pytest.raises(ValueError, match="at least 2 × 3 samples, got 5"):
         ne.mmd_floor(np.zeros((5, 2)), 3, bandwidths=[1.0])
+    with pytest.raises(ValueError, match="num_samples must be an integer ≥ 2, got 1"):
+        ne.mmd_floor(np.zeros((5, 2)), 1, bandwidths=[1.0])
 
 
 def test_quality_card_on_sets_whose_answer_is_known():

@@ -201,6 +201,9 @@ def test_adapt_leaves_constant_columns_alone():
     flow.adapt(np.array([[0.0, 5.0, 1.0], [0.0, 5.0, 2.0]]))
     np.testing.assert_array_equal(flow.transforms[-1].log_scale.numpy()[:2], 0)
     assert np.isfinite(flow.log_prob(np.ones((2, 3)))).all()
+    tenths = np.column_stack([np.arange(1000.0), np.full(1000, 0.1), np.arange(1000.0)])  # NumPy's deviation is 1e-17
+    flow.adapt(tenths)
+    assert flow.transforms[-1].log_scale.numpy()[1] == 0
 
 
 @pytest.mark.parametrize(
@@ -212,6 +215,9 @@ def test_adapt_leaves_constant_columns_alone():
         ([["a", "b"]], "real numbers, got dtype <U1"),
         (np.zeros((3, 2), bool), "got dtype bool"),
         (np.zeros((3, 2), complex), "got dtype complex128"),
+        (tf.zeros((3, 2), tf.bool), "real numbers, got dtype .*bool"),
+        (tf.zeros((3, 2), tf.complex64), "real numbers, got dtype .*complex64"),
+        (tf.constant([["a", "b"]]), "real numbers, got dtype .*string"),
         ([[np.nan, 1.0]], "finite in float32, got 1 NaN"),
         ([[1e39, np.inf]], "got 2 NaN or infinite"),
     ],
@@ -469,6 +475,10 @@ def test_a_chain_keeps_both_parts_in_turn(coupling):
     nh.check_flow(nh.Flow(chain), x)
 
 
+def test_conv_real_nvp_takes_whole_floats():
+    assert len(ni.ConvRealNVP(4.0, 2, 4.0, 0, second=2.0).transforms) == 8
+
+
 @pytest.mark.parametrize("options", [{"size": 6}, {"couplings": 6}, {"size": 0}, {"second": 3}, {"dense": -1}])
 def test_conv_real_nvp_refuses_sizes_that_do_not_divide(options):
     with pytest.raises(ValueError, match="must be"):
@@ -594,3 +604,5 @@ def test_numpys_integers_are_integers():
     flow = nh.RealNVP(np.int64(2), np.int64(8), np.int64(2), seed=np.int64(1))
     history = nh.train_inn(flow, np.zeros((4, 2)), epochs=np.int64(1), batch_size=np.int64(2), seed=np.int64(0))
     assert len(history) == 1 and flow.sample(np.int64(3), seed=np.int64(0)).shape == (3, 2)
+    nice = nh.NICE(np.int64(2), np.int64(8), np.int64(1), np.int64(3))
+    assert nh.Flow.from_config(nice.get_config()).input_size == 2

@@ -118,6 +118,8 @@ def test_a_conditional_flow_climbs_its_own_density():
         ({"start": np.zeros((2, 3))}, r"start must have shape .* got \(2, 3\)"),
         ({"start": np.full(4, 2.0), "space": "logit"}, r"start must lie in \[0, 1\]"),
         ({"start": np.full(4, np.nan), "space": "clip"}, r"start must lie in \[0, 1\]"),
+        ({"steps": -1}, "steps must be an integer ≥ 0, got -1"),
+        ({"steps": 2.5}, "steps must be an integer ≥ 0, got 2.5"),
         ({"space": "sigmoid"}, 'space must be "logit", "clip" or "real"'),
         ({"x": np.full((2, 4), np.nan)}, "x must be finite"),
         ({"condition": np.zeros((2, 1))}, "condition must be None"),

@@ -228,6 +228,9 @@ def test_extra_loss_is_added():
         (np.zeros((5, 2)), {"validation": [[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]]}, r"shape \(N, 2\), got \(2, 3\)"),
         (np.full((5, 2), 0.25), {"augment": nh.dequantize}, "x must be whole numbers 0…255"),
         (np.zeros((5, 2), np.uint8), {}, "discrete values need augment=dequantize"),
+        (np.zeros((5, 2)), {"augment": lambda x, seed: x * np.nan}, r"augment\(x\) must be finite"),
+        (np.zeros((5, 2)), {"augment": lambda x, seed: x[:, :1]}, r"augment\(x\) must have shape"),
+        (np.zeros((5, 2)), {"validation": (np.zeros((5, 2)),)}, "expected 2, got 1"),
     ],
 )
 def test_bad_data_are_refused_before_the_first_step(x, options, message):
@@ -251,6 +254,40 @@ def test_nan_stops_training_and_restores_the_best_weights():
         nh.train_inn(bad, x, epochs=9, batch_size=50, extra_loss=explode, verbose=False)
     assert len(history) == 2
     np.testing.assert_allclose(bad.get_weights(), good.get_weights())
+
+
+def test_after_nan_a_trained_flow_gets_back_what_it_came_with():
+    x, _ = sample_data(200, 2)
+    flow = scaling_flow()
+    flow.adapt(x)
+    start = flow.get_weights()
+
+    def explode(flow, x, z, condition):
+        return tf.math.log(1.0 - tf.cast(flow.optimizer.iterations >= 8, tf.float32))
+
+    with pytest.raises(FloatingPointError, match="the weights of epoch 0 are restored"):
+        nh.train_inn(flow, x, epochs=4, batch_size=50, learning_rate=9.0, validation=x, extra_loss=explode, **QUIET)
+    np.testing.assert_array_equal(flow.get_weights(), start)
+
+
+def test_weights_with_nan_are_never_the_best():
+    def harm(flow, x, z, condition):  # its value is finite, its gradient is not
+        return tf.norm(z - z)
+
+    x, _ = sample_data(100, 2)
+    flow = scaling_flow()
+    with pytest.raises(FloatingPointError, match="in epoch 2; the weights of epoch 0 are restored"):
+        nh.train_inn(flow, x, epochs=3, batch_size=100, extra_loss=harm, **QUIET)
+    assert np.isfinite(flow.log_prob(x)).all()
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_augment_may_return_another_dtype(jit_compile):
+    x, options = sample_data(100, 2)[0].astype(np.float64), {"epochs": 1, "batch_size": 50, "jit_compile": jit_compile}
+    flows = [scaling_flow() for _ in range(2)]
+    nh.train_inn(flows[0], x, augment=lambda batch, seed: batch, **options, **QUIET)
+    nh.train_inn(flows[1], x, **options, **QUIET)
+    np.testing.assert_array_equal(flows[0].get_weights(), flows[1].get_weights())
 
 
 def test_early_stopping_restores_the_best_epoch():
