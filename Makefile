@@ -4,7 +4,7 @@
 #   SHEET    all | nice | inn | diary | ae: the notebooks of one exercise sheet
 #   HANDIN   the zip's name without its ending
 #   ONE      a name: the hand-in is one notebook and one page of this name, made of all the sheet's
-#   JOBS     notebooks that run at once; two hold up to 6 GB of memory
+#   JOBS     notebooks that run at once; two hold up to 7 GB of memory
 #   TIMEOUT  seconds that one cell may take
 #   PYTHON   the Python (3.11–3.13) that the environment is made from
 #   LAB      more options for JupyterLab
