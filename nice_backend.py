@@ -277,8 +277,9 @@ class EveryEpoch(keras.callbacks.Callback):
                 "learning_rate, flow.adapt(x) first, or bounded scales."
             )
         score = record.get("validation_nats", record["nats"])
-        if score > self.best[0] and all(np.isfinite(w).all() for w in self.model.get_weights()):
-            self.best = (score, epoch + 1, self.model.get_weights())
+        if score > self.best[0]:
+            weights = self.model.get_weights()
+            self.best = (score, epoch + 1, weights) if all(np.isfinite(w).all() for w in weights) else self.best
         self.records.append({**record, "seconds": time.perf_counter() - self.started})
         self.line = f"epoch {epoch + 1}/{self.params['epochs']} · train {record['nats']:.4g} nats"
         self.line += f" · validation {score:.4g} nats" if self.validation else ""
