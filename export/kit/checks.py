@@ -159,17 +159,20 @@ def run(function, *arguments, outputs=1, **options):
     arguments = [None if a is None else tf.constant(a) for a in arguments]
     # As in a flow: the number of rows is not known while the graph is made.
     specs = [None if a is None else tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in arguments]
+    advice = (
+        "it works eagerly but not in a graph, where the number of rows is not known ({}): use TensorFlow's operations, "
+        "and tf.shape(x)[0] or tf.zeros_like(x[:, 0]) where you need that number"
+    )
     try:
         graph = tf.function(lambda *given: function(*given, **options), autograph=False)
         compiled = graph.get_concrete_function(*specs)(*(a for a in arguments if a is not None))
     except Exception as error:
         why = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))
         why = re.sub(r'.*(?=[A-Z]\w+Error:)|^in user code: File "[^"]*", line \d+, in .*?\*? ', "", why)[:100]
-        raise Wrong(
-            f"it works eagerly but not in a graph, where the number of rows is not known ({why}): use TensorFlow's "
-            "operations, and tf.shape(x)[0] or tf.zeros_like(x[:, 0]) where you need that number"
-        ) from None
+        raise Wrong(advice.format(why)) from None
     for a, b in zip(*(tf.nest.flatten(result) for result in (eager, compiled)), strict=True):
+        if np.shape(a) != np.shape(b):  # before NumPy 2.4 np.zeros(None) is a number, not an error
+            raise Wrong(advice.format(f"the shape is {np.shape(b)} in place of {np.shape(a)}"))
         compare("the result in a graph", b, a)
     return eager
 
