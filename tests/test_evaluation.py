@@ -8,8 +8,6 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics.pairwise import rbf_kernel
 
-RNG = np.random.default_rng(0)
-
 
 def gaussian_mmd2(shift, bandwidth, dimensions):
     """Return MMD² of N(0, I) and N(shift, I) under one Gaussian kernel, in closed form (a Gaussian integral)."""
@@ -28,25 +26,30 @@ def test_mmd_against_the_closed_form(shift):
 
 
 def test_mmd_is_unbiased():
-    values = [ne.mmd(RNG.standard_normal((20, 2)), RNG.standard_normal((20, 2)), bandwidths=[1.0]) for _ in range(400)]
+    rng = np.random.default_rng(0)
+    values = [ne.mmd(rng.standard_normal((20, 2)), rng.standard_normal((20, 2)), bandwidths=[1.0]) for _ in range(400)]
     assert abs(np.mean(values)) < 4 * np.std(values) / 20
     assert min(values) < 0
 
 
 @pytest.mark.parametrize(("rows", "tolerance"), [(20, 1e-6), (2000, 2e-9)])
 def test_mmd_agrees_with_scikit_learns_kernel(rows, tolerance):
-    x, y = [RNG.standard_normal((n, 3)).astype(np.float32).astype(float) for n in (rows + 10, rows)]
+    rng = np.random.default_rng(0)
+    x, y = [rng.standard_normal((n, 3)).astype(np.float32).astype(float) for n in (rows + 10, rows)]
     kernel = lambda a, b: rbf_kernel(a, b, gamma=1 / (2 * 0.7**2))  # noqa: E731
     within = [kernel(a, a)[~np.eye(len(a), dtype=bool)].mean() for a in (x, y)]
     assert ne.mmd(x, y, bandwidths=[0.7]) == pytest.approx(sum(within) - 2 * kernel(x, y).mean(), abs=tolerance)
 
 
 def test_the_floor_is_where_real_against_real_falls():
-    real = RNG.standard_normal((1000, 2))
-    bandwidths = ne.median_bandwidths(real)
-    floor = ne.mmd_floor(real, 250, bandwidths=bandwidths)
-    fresh = [ne.mmd(*RNG.standard_normal((2, 250, 2)), bandwidths=bandwidths) for _ in range(100)]
-    assert abs(floor.mean) < 2e-4
+    rng = np.random.default_rng(0)
+    floors = []
+    for real in rng.standard_normal((8, 1000, 2)):
+        bandwidths = ne.median_bandwidths(real)
+        floors.append(ne.mmd_floor(real, 250, bandwidths=bandwidths))
+    floor = floors[-1]
+    fresh = [ne.mmd(*rng.standard_normal((2, 250, 2)), bandwidths=bandwidths) for _ in range(100)]
+    assert abs(np.mean([one.mean for one in floors])) < 2e-4  # one set's deviates by 1.3e-4
     assert floor.quantile95 == pytest.approx(np.quantile(fresh, 0.95), rel=0.5)
     shifted = ne.mmd(real[:250] + 0.5, real[250:500], bandwidths=bandwidths)
     assert shifted > 3 * floor.quantile95
