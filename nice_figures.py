@@ -116,7 +116,7 @@ _RECORDS = {}  # what this process has recorded, by notebook and profile
 
 
 def save_results(notebook, *, profile, **numbers):
-    """Show numbers, and add them to build/results/<notebook>.json with versions, machine, date and seconds.
+    """Add numbers to build/results/<notebook>.json, with versions, machine, date and seconds.
 
     The first call of a process begins the file anew. The profile "full" adds `_full` to the file's name. Numbers of the
     profile "smoke" mean nothing; they go to build/smoke/.
@@ -147,6 +147,3 @@ def save_results(notebook, *, profile, **numbers):
     partial = path.with_name(f".{path.name}.{os.getpid()}")  # moved into place: the file is whole or not there
     partial.write_text(json.dumps(record, indent=1) + "\n")
     partial.replace(path)
-    print(
-        " · ".join(f"{key} {value:.5g}" if isinstance(value, float) else f"{key} {value}" for key, value in new.items())
-    )

@@ -323,9 +323,8 @@ def add_glance(soup, answers, smoke):
         head = "<thead><tr><th>item</th><th>question</th><th>answer</th></tr></thead>"
         table = f'<h2>At a glance</h2><table class="glance">{head}<tbody>{"".join(rows)}</tbody></table>'
         note = (
-            "<p>The code of an answer ends in <code>holds</code>, the condition on this run's numbers under which its "
-            "text is true: where it fails, the answer is marked. <code>record</code> keeps numbers for a table of "
-            "results.</p>"
+            "<p>In the code, <code>holds</code> is the condition on this run's numbers under which an answer is true; "
+            "where it fails, the page says so. <code>record</code> keeps numbers for a table of results.</p>"
         )
         after.insert_after(BeautifulSoup(table + note, "html.parser"))
     if smoke:

@@ -71,7 +71,7 @@ NOTEBOOKS = [
         "10_autoencoders",
         "ae, A1a–A5",
         "theory, four autoencoders and a variational one on Fashion-MNIST, anomalies",
-        "Decoded normal codes and interpolations",
+        "Decoded random codes",
     ),
 ]
 
