@@ -89,8 +89,11 @@ ISOLATED = JUPYTER_PREFER_ENV_PATH=1 JUPYTER_PATH= JUPYTER_DATA_DIR="$(CURDIR)/b
   JUPYTER_CONFIG_DIR="$(CURDIR)/build/home/jupyter" JUPYTER_RUNTIME_DIR="$(CURDIR)/build/home/runtime" \
   IPYTHONDIR="$(CURDIR)/build/home/ipython" KERAS_HOME="$(CURDIR)/build/home/keras" \
   MPLCONFIGDIR="$(CURDIR)/build/home/matplotlib" PYTHONDONTWRITEBYTECODE=1 PYDEVD_DISABLE_FILE_VALIDATION=1
-# Two notebooks at once on two cores, with two threads each, took 8 % (MNIST) to 20 % (moons) longer than with one.
-THREADS = TF_NUM_INTRAOP_THREADS=$$(($$(getconf _NPROCESSORS_ONLN) > $(JOBS) ? $$(getconf _NPROCESSORS_ONLN) / $(JOBS) : 1))
+# What runs at once shares the cores. With as many threads as cores in each of two notebooks, training took 8 % (MNIST) to
+# 20 % (moons) longer, covariances three times and k-means twenty times as long: NumPy's and scikit-learn's threads wait
+# for each other by spinning.
+SHARE   = $$(($$(getconf _NPROCESSORS_ONLN) > $(JOBS) ? $$(getconf _NPROCESSORS_ONLN) / $(JOBS) : 1))
+THREADS = TF_NUM_INTRAOP_THREADS=$(SHARE) OMP_NUM_THREADS=$(SHARE)
 
 .PHONY: help setup lab smoke export-html submission colab colab-check template solution grade nbgrader \
   test test-browser test-nbgrader test-slow test-lowest lint bench results clean FORCE
@@ -141,7 +144,7 @@ one-sheet:
 	@test "$(SHEET)" != all || { echo "say which sheet: SHEET=nice, inn, diary or ae"; exit 1; }
 
 test: $(DEV) lint smoke ## lint, every notebook in smoke, unit tests
-	$(ISOLATED) $(PY) -m pytest -n 2
+	$(ISOLATED) $(THREADS) $(PY) -m pytest -n 2
 
 test-browser: $(DEV) smoke ## the exported pages and JupyterLab in Chromium (apt install chromium)
 	$(ISOLATED) $(PY) -m pytest -m browser
@@ -153,7 +156,7 @@ test-slow: $(DEV) ## kill builds and trainings, and look at what is left (10 min
 	$(ISOLATED) $(PY) -m pytest -m slow
 
 test-lowest: $(LOWEST) smoke ## the unit tests at the lowest versions that requirements.txt admits (slow)
-	$(ISOLATED) .venv-lowest/bin/python -m pytest -n 2
+	$(ISOLATED) $(THREADS) .venv-lowest/bin/python -m pytest -n 2
 
 lint: $(DEV) ## check style and format
 	$(PY) -m ruff check .
